@@ -1,0 +1,124 @@
+"""Errors: raised low, translated once at each border, rendered once in OpenAI's shape.
+
+`status` is the HTTP status, `type` and `code` are OpenAI's words for programs, `param` names the field
+at fault, and the message tells a person what to do next. `retry_after_s` becomes `Retry-After`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SciBoxError(Exception):
+    """Anything that ends a call and that its caller should read."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(SciBoxError):
+    """The input is wrong; the same input will be wrong again."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class ContextTooLong(InvalidRequest):
+    """The prompt and the requested completion do not fit into the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthorized(SciBoxError):
+    """No key, a wrong key, an expired or revoked key."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(SciBoxError):
+    """A good key that may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class ModelNotFound(SciBoxError):
+    """No such model for this key."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class NotFound(SciBoxError):
+    """No such path or object."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(SciBoxError):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body is over the configured size."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMedia(InvalidRequest):
+    """The body is not JSON by its own declaration."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class UpstreamBroken(SciBoxError):
+    """The model server answered with something that is not an answer, or broke off."""
+
+    status = 502
+    type = "server_error"
+    code = "upstream_error"
+
+
+class UpstreamUnavailable(SciBoxError):
+    """The model server cannot be reached now."""
+
+    status = 503
+    type = "server_error"
+    code = "upstream_unavailable"
+
+
+class UpstreamTimeout(SciBoxError):
+    """The model server took longer than a deadline allows."""
+
+    status = 504
+    type = "server_error"
+    code = "upstream_timeout"

@@ -1,0 +1,1 @@
+"""Who may enter: authenticate a secret, admit a call."""

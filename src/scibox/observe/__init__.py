@@ -1,0 +1,1 @@
+"""What operators see: events turned into log lines."""

@@ -1,0 +1,1 @@
+"""Where a call goes: from a model's name to a replica."""

@@ -1,0 +1,1 @@
+"""The request's way (`pipeline.py`, read it first) and the operator's use cases."""

@@ -1,0 +1,1 @@
+"""What survives a restart: keys and their owners, in SQLite."""

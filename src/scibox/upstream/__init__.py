@@ -1,0 +1,1 @@
+"""The one HTTP client to replicas: a Unix socket or a remote address."""

@@ -1,0 +1,1 @@
+"""The OpenAI dialect: JSON and SSE to and from core types, for both roles. Pure."""
