@@ -93,13 +93,6 @@ class BodyTooLarge(InvalidRequest):
     code = "request_too_large"
 
 
-class UnsupportedMedia(InvalidRequest):
-    """The body is not JSON by its own declaration."""
-
-    status = 415
-    code = "unsupported_media_type"
-
-
 class UpstreamBroken(SciBoxError):
     """The model server answered with something that is not an answer, or broke off."""
 
@@ -122,3 +115,10 @@ class UpstreamTimeout(SciBoxError):
     status = 504
     type = "server_error"
     code = "upstream_timeout"
+
+
+class Draining(SciBoxError):
+    """The service is stopping: running calls finish, new ones are refused."""
+
+    status = 503
+    code = "draining"

@@ -1,1 +1,1 @@
-"""Child processes that answer: llama.cpp, the embedder, the fake; and the supervisor that keeps them alive."""
+"""Child processes that answer (llama.cpp, the embedder, the fake) and the supervisor of each."""

@@ -1,0 +1,96 @@
+"""The words every room shares: keys, calls, chunks, usage, endings. Frozen data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Kind = Literal["chat", "embedding"]
+Role = Literal["operator", "member"]
+
+
+class Ending(Enum):
+    """How a call ended; every call has exactly one."""
+
+    FINISHED = "finished"
+    REFUSED = "refused"  # an error of the caller's, before a replica was asked
+    UPSTREAM_ERROR = "upstream_error"
+    CLIENT_GONE = "client_gone"
+    DEADLINE = "deadline"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """LLM tokens of one call, as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The credential record; the secret itself is never here. Times are Unix seconds."""
+
+    key_id: str
+    owner: str
+    name: str
+    role: Role
+    last_four: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    models: frozenset[str] | None = None  # None: every model
+
+    def is_expired(self, now: float) -> bool:
+        """Whether `now` (Unix seconds) is past the expiry."""
+        return self.expires_at is not None and now >= self.expires_at
+
+    def may_use(self, model: str) -> bool:
+        """Whether this key is allowed the model of that public name."""
+        return self.models is None or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A parsed and validated request for one answer.
+
+    `fields` holds the top-level fields of the body, each still as the JSON bytes the client sent: the
+    gateway changes only what it must and never decodes a prompt to encode it again.
+    `text_bytes` is the size of the prompt's text in UTF-8 (of the longest text, for embeddings),
+    `solid_bytes` the same without white space: the two bounds of its length in LLM tokens.
+    """
+
+    request_id: str
+    kind: Kind
+    model: str  # as the client sent it: a public name or an alias
+    path: str  # of the replica's endpoint, below /v1
+    fields: dict[str, bytes]
+    stream: bool = False
+    wants_usage: bool = False  # stream_options.include_usage
+    text_bytes: int = 0
+    solid_bytes: int = 0
+    items: int = 1  # messages of a chat, texts to embed
+    longest: int = 0  # which of them is the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer as it goes to the client: whole SSE events, or the whole JSON body."""
+
+    data: bytes
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A public model as `GET /v1/models` shows it. `context` is in LLM tokens; `root` is set on aliases."""
+
+    name: str
+    kind: Kind
+    owned_by: str
+    created: int
+    context: int | None = None
+    dimensions: int | None = None
+    root: str | None = None

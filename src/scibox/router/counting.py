@@ -1,0 +1,77 @@
+"""Long prompts are refused before the engine works on them, as far as their length can be known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from scibox.core.errors import ContextTooLong, SciBoxError
+from scibox.core.fit import Fit, chat_overhead, fit
+from scibox.core.types import Call
+from scibox.upstream.client import Client
+
+from .replica import Replica
+
+
+class _Prompt(Struct):
+    prompt: str
+
+
+class _Ids(Struct):
+    tokens: Sequence[int]
+
+
+async def refuse_too_long(client: Client, call: Call, replica: Replica) -> None:
+    """Raise `ContextTooLong` for a prompt that cannot fit; count it only where the bounds do not tell.
+
+    Counting runs in the engine's HTTP thread and takes no slot. The embedder counts every text itself
+    before it embeds any, so it is not asked twice.
+    """
+    overhead = chat_overhead(call.items) if call.kind == "chat" else 0
+    match fit(call.text_bytes, call.solid_bytes, replica.context, overhead):
+        case Fit.TOO_LONG:
+            raise _too_long(call, replica, None)
+        case Fit.UNKNOWN if replica.counts and call.kind == "chat":
+            count = await _count(client, call, replica)
+            if replica.context is not None and count >= replica.context:
+                raise _too_long(call, replica, count)
+        case _:
+            return
+
+
+async def _count(client: Client, call: Call, replica: Replica) -> int:
+    """LLM tokens of the prompt after the chat template."""
+    fields = {
+        name: msgspec.Raw(call.fields[name])
+        for name in ("messages", "tools", "chat_template_kwargs")
+        if name in call.fields
+    }
+    try:
+        prompt = await _post(client, replica, "/apply-template", msgspec.json.encode(fields), _Prompt)
+        body = msgspec.json.encode({"content": prompt.prompt, "add_special": True, "parse_special": True})
+        return len((await _post(client, replica, "/tokenize", body, _Ids)).tokens)
+    except (SciBoxError, msgspec.DecodeError):
+        return 0  # the engine itself will say
+
+
+async def _post[T](client: Client, replica: Replica, path: str, body: bytes, answer: type[T]) -> T:
+    exchange = client.exchange(
+        replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
+    )
+    try:
+        await exchange.open()
+        return msgspec.json.decode(await exchange.read_all(), type=answer)
+    finally:
+        exchange.close()
+
+
+def _too_long(call: Call, replica: Replica, count: int | None) -> ContextTooLong:
+    where = "messages" if call.kind == "chat" else f"input[{call.longest}]"
+    length = f"{count} LLM tokens" if count else f"{call.text_bytes} bytes"
+    return ContextTooLong(
+        f"The text in '{where}' is too long: {length}, and the model's context is {replica.context} LLM tokens. "
+        "Shorten it or split it.",
+        param=where,
+    )

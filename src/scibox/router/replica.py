@@ -1,0 +1,28 @@
+"""Replicas and routes: what the router knows of the places that answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scibox.core.types import ModelCard
+from scibox.upstream.address import Address
+
+
+@dataclass(slots=True)
+class Replica:
+    """One running instance of a deployment."""
+
+    address: Address
+    model: str  # the name it is known by there
+    secret: str | None = None  # the upstream's own key
+    context: int | None = None  # LLM tokens per call, prompt and completion; None: not known
+    is_local: bool = False  # a child of ours: it comes back when it dies
+    counts: bool = False  # answers `/apply-template` and `/tokenize` as llama-server does
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model and the replicas that serve it, in order of preference."""
+
+    card: ModelCard
+    replicas: tuple[Replica, ...]

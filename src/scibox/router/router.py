@@ -1,0 +1,143 @@
+"""Where a call goes: attempts on the replicas of its model, before the first chunk; then the relay.
+
+Until the first chunk has left, a failed attempt is followed by another; after it, never (ARCHITECTURE,
+law 2). Every wait has a deadline (law 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from scibox.core.errors import SciBoxError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from scibox.core.types import Call, Chunk
+from scibox.upstream.client import Client, Exchange
+from scibox.wire import answers, chat, embeddings
+
+from .counting import refuse_too_long
+from .replica import Replica, Route
+
+RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
+RESTART_POLL_S = 0.1
+_RENDER = {"chat": chat.render, "embedding": embeddings.render}
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds; a non-streamed answer is one chunk, for which only `total_s` holds."""
+
+    first_chunk_s: float
+    next_chunk_s: float
+    total_s: float
+
+
+class Router:
+    """Turns a call into chunks."""
+
+    def __init__(self, client: Client, deadlines: Deadlines) -> None:
+        self._client = client
+        self._deadlines = deadlines
+
+    async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
+        """The chunks of the first replica that answers."""
+        ends_at = asyncio.get_running_loop().time() + self._deadlines.total_s
+        failure: SciBoxError | None = None
+        for replica in route.replicas:
+            has_begun = False
+            try:
+                async with aclosing(self._patiently(call, replica, ends_at)) as chunks:
+                    async for chunk in chunks:
+                        has_begun = True
+                        yield chunk
+                return
+            except (UpstreamUnavailable, UpstreamBroken, UpstreamTimeout) as error:
+                if has_begun:
+                    raise
+                failure = error
+        raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
+
+    async def _patiently(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+        """Attempts on one replica: a child of ours that is being restarted is waited for."""
+        now = asyncio.get_running_loop().time
+        patient_until = now() + (RESTART_PATIENCE_S if replica.is_local else 0.0)
+        while True:
+            has_begun = False
+            try:
+                await refuse_too_long(self._client, call, replica)
+                async with aclosing(self._attempt(call, replica, ends_at)) as chunks:
+                    async for chunk in chunks:
+                        has_begun = True
+                        yield chunk
+                return
+            except UpstreamUnavailable:
+                if has_begun or now() > patient_until:
+                    raise
+            await asyncio.sleep(RESTART_POLL_S)
+
+    async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+        """One try of a call on one replica."""
+        exchange = self._client.exchange(
+            replica.address,
+            "POST",
+            replica.address.prefix + call.path,
+            body=_RENDER[call.kind](call, replica.model),
+            secret=replica.secret,
+        )
+        try:
+            await self._open(exchange, call, ends_at)
+            if call.stream:
+                async with aclosing(self._relay(exchange, call, ends_at)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            else:
+                async with _until(ends_at):
+                    yield_ = answers.whole(await exchange.read_all())
+                yield yield_
+        finally:
+            exchange.close()
+
+    async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
+        first_at = asyncio.get_running_loop().time() + self._deadlines.first_chunk_s
+        async with _until(min(first_at, ends_at) if call.stream else ends_at):
+            await exchange.open()
+            if exchange.status != 200:
+                raise answers.refusal(exchange.status, await exchange.read_all())
+        if call.stream and not exchange.header(b"content-type").startswith(b"text/event-stream"):
+            raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
+
+    async def _relay(self, exchange: Exchange, call: Call, ends_at: float) -> AsyncGenerator[Chunk, None]:
+        stream = answers.Stream(wants_usage=call.wants_usage)
+        now = asyncio.get_running_loop().time
+        patience_s = self._deadlines.first_chunk_s
+        while not stream.finished:
+            async with _until(min(now() + patience_s, ends_at)):
+                received = await exchange.read()
+            if not received:
+                stream.close()
+                return
+            for chunk in stream.feed(received):
+                yield chunk
+            patience_s = self._deadlines.next_chunk_s
+        # Read to the end, so that the connection can serve the next call.
+        async with _until(min(now() + 1.0, ends_at)):
+            await exchange.read()
+
+
+class _until:  # noqa: N801 - reads as a preposition where it is used
+    """`asyncio.timeout_at` whose end is `UpstreamTimeout`."""
+
+    def __init__(self, at: float) -> None:
+        self._timeout = asyncio.timeout_at(at)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind, error, trace) -> None:  # type: ignore[no-untyped-def]
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise UpstreamTimeout(
+                "The model server took too long; try again, or ask for a shorter answer.", retry_after_s=5
+            ) from None

@@ -1,0 +1,60 @@
+"""Public names to routes: what `GET /v1/models` lists and where a call's model leads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from scibox.core.errors import InvalidRequest, ModelNotFound
+from scibox.core.names import nearest
+from scibox.core.types import Call, Key, ModelCard
+from scibox.router.replica import Route
+
+_ENDPOINT = {"chat": "/v1/chat/completions", "embedding": "/v1/embeddings"}
+_SHOWN = 20  # names in an error message
+
+
+class Directory:
+    """Models and their aliases, in the order of the configuration."""
+
+    def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str]) -> None:
+        self._routes = {route.card.name: route for route in routes}
+        self._aliases = aliases
+
+    def cards(self, key: Key) -> list[ModelCard]:
+        """What this key may use: models first, then aliases, each as a model of its own with a `root`."""
+        models = [route.card for route in self._routes.values()]
+        aliases = [
+            replace(self._routes[root].card, name=alias, root=root) for alias, root in self._aliases.items()
+        ]
+        return [card for card in models + aliases if key.may_use(card.root or card.name)]
+
+    def card(self, key: Key, name: str) -> ModelCard:
+        """One model or alias by its name."""
+        for card in self.cards(key):
+            if card.name == name:
+                return card
+        raise self._unknown(key, name)
+
+    def route(self, key: Key, call: Call) -> Route:
+        """Where a call goes; refuses a model that this key may not use or that does another kind of work."""
+        route = self._routes.get(self._aliases.get(call.model, call.model))
+        if route is None or not key.may_use(route.card.name):
+            raise self._unknown(key, call.model)
+        if route.card.kind != call.kind:
+            raise InvalidRequest(
+                f"'{call.model}' is a model for {_ENDPOINT[route.card.kind]}, not for {_ENDPOINT[call.kind]}.",
+                param="model",
+                code="wrong_kind_of_model",
+            )
+        return route
+
+    def _unknown(self, key: Key, name: str) -> ModelNotFound:
+        names = [card.name for card in self.cards(key)]
+        close = nearest(name, names)
+        hint = f" Did you mean '{close}'?" if close else ""
+        more = f" and {len(names) - _SHOWN} more (GET /v1/models)" if len(names) > _SHOWN else ""
+        listed = ", ".join(names[:_SHOWN]) or "none"
+        return ModelNotFound(
+            f"There is no model '{name[:100]}' for this key.{hint} Its models: {listed}{more}.", param="model"
+        )

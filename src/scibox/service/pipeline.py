@@ -1,0 +1,47 @@
+"""The way of every request. Read this first.
+
+    1  gate.authenticate(secret) -> Key
+    2  directory.route(key, call) -> Route       which model, may this key use it
+    3  gate.admit(key, call)      -> Ticket      one per call
+    4  router.stream(call, route) -> chunks      replicas, deadlines, another attempt before the first chunk
+    5  ticket.count(chunk)                       usage seen so far
+    6  the ticket closes          -> settle      exactly once: finished, error, client gone
+
+A non-streaming answer is the same way with one chunk; so are embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from scibox.core.types import Call, Chunk, Key
+from scibox.gate.gate import Gate
+from scibox.router.router import Router
+
+from .directory import Directory
+
+
+class Pipeline:
+    """Joins the gate, the directory and the router."""
+
+    def __init__(self, gate: Gate, directory: Directory, router: Router) -> None:
+        self._gate = gate
+        self._router = router
+        self.directory = directory
+
+    def enter(self, secret: str) -> Key:
+        """Whose secret this is; before a body is read."""
+        return self._gate.authenticate(secret)
+
+    async def serve(self, key: Key, call: Call) -> AsyncGenerator[Chunk, None]:
+        """The answer to a call, chunk by chunk."""
+        route = self.directory.route(key, call)
+        async with (
+            self._gate.admit(key, call, route.card.name) as ticket,
+            aclosing(self._router.stream(call, route)) as chunks,
+        ):
+            async for chunk in chunks:
+                ticket.count(chunk)
+                if chunk.data:
+                    yield chunk

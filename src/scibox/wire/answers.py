@@ -1,0 +1,161 @@
+"""What replicas answer: chunks of a stream, whole bodies, errors; touched only where they must change.
+
+Per streamed event this costs a few searches in a buffer; JSON is decoded only for the rare event that
+carries usage or an error.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from scibox.core.errors import (
+    ContextTooLong,
+    InvalidRequest,
+    SciBoxError,
+    UpstreamBroken,
+    UpstreamUnavailable,
+)
+from scibox.core.types import Chunk, Usage
+
+from . import sse
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+
+class _Error(Struct):
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _Answer(Struct):
+    usage: _Usage | None = None
+    error: _Error | str | None = None
+    choices: list[msgspec.Raw] | None = None
+    data: list[msgspec.Raw] | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+_BROKEN = "The model server's answer could not be read; try again in a few seconds."
+_CUT = "The model server broke off in the middle of the answer; what came so far is not complete. Try again."
+
+
+class Stream:
+    """A streamed answer on its way: bytes of a replica in, chunks for the client out.
+
+    Only a stream that the replica ended itself with `[DONE]` ends so for the client.
+    """
+
+    def __init__(self, *, wants_usage: bool) -> None:
+        self._events = sse.EventSplitter()
+        self._wants_usage = wants_usage
+        self.finished = False
+
+    def feed(self, received: bytes) -> list[Chunk]:
+        """Chunks completed by these bytes, one whole event each."""
+        chunks: list[Chunk] = []
+        for data in self._events.feed(received):
+            if self.finished:
+                break
+            if data == b"[DONE]":
+                self.finished = True
+                chunks.append(Chunk(sse.DONE))
+            elif (chunk := self._chunk(data)) is not None:
+                chunks.append(chunk)
+        return chunks
+
+    def close(self) -> None:
+        """The replica closed the connection; an error unless it had finished."""
+        if not self.finished:
+            raise UpstreamBroken(_CUT, code="upstream_broke_off")
+
+    def _chunk(self, data: bytes) -> Chunk | None:
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise UpstreamBroken(_BROKEN)
+        if b"\n" in data:  # legal JSON over several data lines; clients read one line
+            data = data.replace(b"\n", b" ")
+        if b'"usage"' not in data and b'"error"' not in data:
+            return Chunk(sse.render(data))
+        answer = _decode(data)
+        if answer.error is not None:
+            raise _in_stream(answer.error)
+        if answer.usage is None:
+            return Chunk(sse.render(data))
+        usage = _usage(answer.usage)
+        if not answer.choices and not self._wants_usage:
+            return Chunk(b"", usage)
+        return Chunk(sse.render(data), usage)
+
+
+def whole(body: bytes) -> Chunk:
+    """A non-streamed answer, checked to be one."""
+    answer = _decode(body)
+    if answer.error is not None or (answer.choices is None and answer.data is None):
+        raise UpstreamBroken(_BROKEN)
+    return Chunk(body, _usage(answer.usage) if answer.usage else Usage())
+
+
+def refusal(status: int, body: bytes) -> SciBoxError:
+    """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller."""
+    try:
+        error = _answers.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = None
+    message, param, code = _parts(error)
+    if status in (400, 413, 422):
+        if _is_about_context(message, code):
+            return ContextTooLong(f"{message} Shorten the input.", param=param or "messages")
+        return InvalidRequest(message or "The model server refused the request.", param=param)
+    if status in (401, 403, 404):
+        return UpstreamUnavailable(
+            "The model server refused the gateway; tell the operator to check its upstream key and name.",
+            code="upstream_misconfigured",
+            retry_after_s=30,
+        )
+    if status in (429, 503):
+        return UpstreamUnavailable(
+            "The model server is busy; try again.", code="upstream_busy", retry_after_s=2
+        )
+    return UpstreamBroken(f"The model server failed ({status}); try again in a few seconds.")
+
+
+def _decode(data: bytes) -> _Answer:
+    try:
+        return _answers.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UpstreamBroken(_BROKEN) from None
+
+
+def _in_stream(error: _Error | str) -> SciBoxError:
+    message, _, code = _parts(error)
+    if _is_about_context(message, code):
+        return ContextTooLong(f"{message} Shorten the input.", param="messages")
+    return UpstreamBroken(f"The model server failed in the middle of the answer: {message or 'no reason'}.")
+
+
+def _parts(error: _Error | str | None) -> tuple[str, str | None, str]:
+    if isinstance(error, _Error):
+        message, param, code = error.message, error.param, f"{error.code} {error.type}"
+    else:
+        message, param, code = error or "", None, ""
+    message = message.strip()
+    return (message if not message or message.endswith((".", "!", "?")) else f"{message}."), param, code
+
+
+def _is_about_context(message: str, code: str) -> bool:
+    """llama-server: type `exceed_context_size_error`; vLLM: "maximum context length"; ours: our code."""
+    return (
+        "exceed_context_size" in code
+        or "context_length_exceeded" in code
+        or "maximum context length" in message
+        or "longer than the maximum model length" in message
+    )
+
+
+def _usage(usage: _Usage) -> Usage:
+    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)

@@ -1,0 +1,78 @@
+"""What every request body has in common: JSON to typed fields, and msgspec's errors in OpenAI's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from scibox.core.errors import InvalidRequest
+from scibox.core.names import nearest
+
+T = TypeVar("T")
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, bytes]]:
+    """The typed record and, beside it, each top-level field as the bytes the client sent."""
+    if not body.strip():
+        raise InvalidRequest("The body is empty; send a JSON object.", code="invalid_json")
+    try:
+        record = decoder.decode(body)
+        fields = {name: bytes(raw) for name, raw in _fields.decode(body).items()}
+    except msgspec.ValidationError as error:
+        raise _mismatch(str(error)) from None
+    except UnicodeDecodeError as error:
+        message = f"The body is not valid UTF-8 ({error.reason}); encode it as UTF-8."
+        raise InvalidRequest(message, param="body", code="invalid_json") from None
+    except RecursionError:
+        message = "The body is nested too deeply; flatten it."
+        raise InvalidRequest(message, param="body", code="invalid_json") from None
+    except msgspec.DecodeError as error:
+        raise _malformed(body, str(error)) from None
+    return record, fields
+
+
+def refuse_unknown(fields: Iterable[str], known: Iterable[str]) -> None:
+    """A field that we do not know would be ignored in silence by someone: say so instead."""
+    known = frozenset(known)
+    for name in fields:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f" Did you mean '{close}'?" if close else " Remove it."
+            message = f"Unknown field '{name[:80]}'.{hint}"
+            raise InvalidRequest(message, param=name[:80], code="unknown_parameter")
+
+
+def encode(fields: dict[str, bytes]) -> bytes:
+    """The fields as one JSON object again, their values untouched."""
+    return msgspec.json.encode({name: msgspec.Raw(value) for name, value in fields.items()})
+
+
+def _malformed(body: bytes, reason: str) -> InvalidRequest:
+    if _LONE_SURROGATE.search(body):
+        message = "A string holds half of a surrogate pair (\\ud800-\\udfff alone); send whole characters."
+    else:
+        message = f"The body is not valid JSON: {reason}."
+    return InvalidRequest(message, param="body", code="invalid_json")
+
+
+def _mismatch(text: str) -> InvalidRequest:
+    """msgspec says "Expected `int`, got `str` - at `$.max_tokens`"; OpenAI has `param` for the path."""
+    match = _AT.match(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    missing = _MISSING.search(what)
+    if missing:
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        message = f"Missing field '{path}'."
+    elif path:
+        message = f"Wrong value in '{path}': {what[:1].lower()}{what[1:]}."
+    else:
+        message = f"The body must be a JSON object: {what[:1].lower()}{what[1:]}."
+    return InvalidRequest(message.replace("`", "'"), param=path or "body", code="invalid_value")
