@@ -15,7 +15,9 @@ from .keyring import KeyRing
 class Gate:
     """Lets calls in, one ticket each. `clock` is monotonic, `now` is Unix time; both in seconds."""
 
-    def __init__(self, ring: KeyRing, emit: Emit, clock: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(
+        self, ring: KeyRing, emit: Emit, clock: Callable[[], float], now: Callable[[], float]
+    ) -> None:
         self._ring = ring
         self._emit = emit
         self._clock = clock

@@ -39,12 +39,13 @@ class KeyRing:
         """The key of a secret at `now` (Unix seconds), or `Unauthorized` with what to do."""
         if not secret:
             raise Unauthorized(
-                "No key was given; send the header 'Authorization: Bearer <your key>'.", code="missing_api_key"
+                "No key was given; send the header 'Authorization: Bearer <your key>'.",
+                code="missing_api_key",
             )
         if not secrets.is_well_formed(secret):
             raise Unauthorized(
                 "This is not a key of SciBox: it is mistyped or cut (a key begins with "
-                f"'{secrets.PREFIX}' and has {len(secrets.PREFIX) + secrets.RANDOM_CHARS + secrets.CHECK_CHARS} "
+                f"'{secrets.PREFIX}' and has {secrets.LENGTH} "
                 "characters). Copy it again."
             )
         key = self._keys.get(secrets.digest(secret))

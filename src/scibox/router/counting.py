@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,8 @@ from scibox.core.types import Call
 from scibox.upstream.client import Client
 
 from .replica import Replica
+
+T = TypeVar("T")
 
 
 class _Prompt(Struct):
@@ -56,7 +59,7 @@ async def _count(client: Client, call: Call, replica: Replica) -> int:
         return 0  # the engine itself will say
 
 
-async def _post[T](client: Client, replica: Replica, path: str, body: bytes, answer: type[T]) -> T:
+async def _post(client: Client, replica: Replica, path: str, body: bytes, answer: type[T]) -> T:
     exchange = client.exchange(
         replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
     )
@@ -71,7 +74,7 @@ def _too_long(call: Call, replica: Replica, count: int | None) -> ContextTooLong
     where = "messages" if call.kind == "chat" else f"input[{call.longest}]"
     length = f"{count} LLM tokens" if count else f"{call.text_bytes} bytes"
     return ContextTooLong(
-        f"The text in '{where}' is too long: {length}, and the model's context is {replica.context} LLM tokens. "
-        "Shorten it or split it.",
+        f"The text in '{where}' is too long: it has {length}, the model's context is "
+        f"{replica.context} LLM tokens. Shorten it or split it.",
         param=where,
     )

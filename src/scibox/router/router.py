@@ -7,8 +7,8 @@ law 2). Every wait has a deadline (law 7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from scibox.core.errors import SciBoxError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
@@ -93,8 +93,8 @@ class Router:
                         yield chunk
             else:
                 async with _until(ends_at):
-                    yield_ = answers.whole(await exchange.read_all())
-                yield yield_
+                    answer = answers.whole(await exchange.read_all())
+                yield answer
         finally:
             exchange.close()
 
@@ -125,19 +125,13 @@ class Router:
             await exchange.read()
 
 
-class _until:  # noqa: N801 - reads as a preposition where it is used
+@asynccontextmanager
+async def _until(at: float) -> AsyncIterator[None]:
     """`asyncio.timeout_at` whose end is `UpstreamTimeout`."""
-
-    def __init__(self, at: float) -> None:
-        self._timeout = asyncio.timeout_at(at)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind, error, trace) -> None:  # type: ignore[no-untyped-def]
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise UpstreamTimeout(
-                "The model server took too long; try again, or ask for a shorter answer.", retry_after_s=5
-            ) from None
+    try:
+        async with asyncio.timeout_at(at):
+            yield
+    except TimeoutError:
+        raise UpstreamTimeout(
+            "The model server took too long; try again, or ask for a shorter answer.", retry_after_s=5
+        ) from None

@@ -43,7 +43,7 @@ class Directory:
             raise self._unknown(key, call.model)
         if route.card.kind != call.kind:
             raise InvalidRequest(
-                f"'{call.model}' is a model for {_ENDPOINT[route.card.kind]}, not for {_ENDPOINT[call.kind]}.",
+                f"'{call.model}' serves {_ENDPOINT[route.card.kind]}, not {_ENDPOINT[call.kind]}.",
                 param="model",
                 code="wrong_kind_of_model",
             )

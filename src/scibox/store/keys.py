@@ -91,7 +91,7 @@ class KeyStore:
         )
 
     def revoke(self, key_id: str, now: float) -> Key | None:
-        """Mark a key revoked at `now` (Unix seconds), keep an earlier mark; None where there is no such key."""
+        """Mark a key revoked at `now` (Unix seconds) unless it was; None where there is no such key."""
         self._db.execute(
             "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE key_id = ?", (now, key_id)
         )
@@ -122,7 +122,8 @@ class NewerSchema(Exception):
 
     def __init__(self, path: Path, version: int) -> None:
         super().__init__(
-            f"{path} has schema {version}, this SciBox knows {len(MIGRATIONS)}: upgrade SciBox, or name another data folder."
+            f"{path} has schema {version}, this SciBox knows {len(MIGRATIONS)}: "
+            "upgrade SciBox, or name another data folder."
         )
 
 

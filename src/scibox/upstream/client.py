@@ -102,7 +102,7 @@ class Exchange:
             await self._begin(await self._client.connect(self._address))
 
     def close(self) -> None:
-        """Keep the connection when the exchange is over, drop it otherwise; the replica then stops working."""
+        """Keep the connection of a finished exchange, drop any other: its replica then stops working."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

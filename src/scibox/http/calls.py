@@ -1,0 +1,132 @@
+"""The endpoints that ask a model: authenticate, read, parse, serve; and watch whether the client stays.
+
+Plain ASGI without a framework's request object: this is the way of every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from scibox.core.errors import BodyTooLarge, SciBoxError
+from scibox.core.events import Emit, Refused
+from scibox.core.types import Call, Key
+from scibox.service.pipeline import Pipeline
+
+from .respond import EventStream, request_id, send_error, send_json
+
+Parse = Callable[[str, bytes], Call]
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+class Calls:
+    """One endpoint; `parse` makes a call of its bodies."""
+
+    def __init__(
+        self, parse: Parse, pipeline: Pipeline, emit: Emit, *, heartbeat_s: float, max_body_bytes: int
+    ) -> None:
+        self._parse = parse
+        self._pipeline = pipeline
+        self._emit = emit
+        self._heartbeat_s = heartbeat_s
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            key = self._pipeline.enter(bearer(scope))
+            body = await read_body(scope, receive, self._max_body_bytes)
+            call = self._parse(request_id(scope), body)
+        except ClientGone:
+            return
+        except SciBoxError as error:
+            self._emit(Refused(request_id(scope), error.status, error.code, error.message))
+            await send_error(send, error)
+            return
+        await _while_client_stays(receive, self._answer(key, call, send))
+
+    async def _answer(self, key: Key, call: Call, send: Send) -> None:
+        if call.stream:
+            await self._stream(key, call, send)
+            return
+        try:
+            async with aclosing(self._pipeline.serve(key, call)) as chunks:
+                body = b"".join([chunk.data async for chunk in chunks])
+        except SciBoxError as error:
+            await send_error(send, error)
+            return
+        await send_json(send, 200, body)
+
+    async def _stream(self, key: Key, call: Call, send: Send) -> None:
+        events = EventStream(send, self._heartbeat_s)
+        beat = asyncio.create_task(events.beat())
+        try:
+            async with aclosing(self._pipeline.serve(key, call)) as chunks:
+                async for chunk in chunks:
+                    await events.write(chunk.data)
+        except SciBoxError as error:
+            await events.fail(error)
+        else:
+            await events.end()
+        finally:
+            beat.cancel()
+
+
+def bearer(scope: Scope) -> str:
+    """The secret of the `Authorization` header; empty where there is none (RFC 6750, 2.1)."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, secret = value.decode("latin-1").partition(" ")
+            return secret.strip() if scheme.lower() == "bearer" else ""
+    return ""
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body, or `BodyTooLarge` as soon as that is known."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limit_bytes:
+            raise _too_large(limit_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body is larger than {limit_bytes} bytes; send it in several calls.", param="body"
+    )
+
+
+async def _while_client_stays(receive: Receive, answer: Coroutine[None, None, None]) -> None:
+    """Run the answer; when the client leaves first, cancel it, which frees the replica's slot."""
+    work: asyncio.Task[None] = asyncio.create_task(answer)
+    gone = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+    if not work.cancelled():
+        work.result()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,47 @@
+"""The operator's use cases: keys."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Iterable
+
+from scibox.core import secret as secrets
+from scibox.core.types import Key, Role
+from scibox.store.keys import KeyStore
+
+DAY_S = 86400.0
+
+
+def create_key(
+    store: KeyStore,
+    *,
+    owner: str,
+    name: str,
+    now: float,
+    role: Role = "member",
+    days: float | None = None,
+    models: Iterable[str] | None = None,
+) -> tuple[Key, str]:
+    """A new key and its secret; the secret is nowhere else and cannot be shown again. `now`: Unix seconds."""
+    numbers = [randomness.randbelow(len(secrets.ALPHABET)) for _ in range(secrets.RANDOM_CHARS)]
+    secret = secrets.compose(numbers)
+    key = Key(
+        key_id=f"key_{randomness.token_hex(6)}",
+        owner=owner,
+        name=name,
+        role=role,
+        last_four=secret[-4:],
+        created_at=now,
+        expires_at=None if days is None else now + days * DAY_S,
+        models=None if models is None else frozenset(models),
+    )
+    store.add(key, secrets.digest(secret))
+    return key, secret
+
+
+def ensure_operator(store: KeyStore, now: float) -> str | None:
+    """At the first start: the operator's secret, to be shown once. None when there are keys already."""
+    if store.all():
+        return None
+    _, secret = create_key(store, owner="operator", name="first start", role="operator", now=now)
+    return secret

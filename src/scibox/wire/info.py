@@ -1,0 +1,95 @@
+"""What the free endpoints answer: `GET /v1/models`, `GET /v1/models/{id}`, `GET /v1/key`, `GET /health`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from scibox.core.types import Key, Kind, ModelCard
+
+
+class Model(Struct):
+    """A model, as OpenAI lists it, with what a caller needs to know of it beside."""
+
+    id: str
+    created: int
+    owned_by: str
+    kind: Kind
+    root: str  # the model that really serves; another name than `id` on an alias
+    object: Literal["model"] = "model"
+    max_model_len: int | None = None  # LLM tokens, prompt and completion; vLLM's name for it
+    dimensions: int | None = None  # numbers per vector, of embedding models
+
+
+class ModelList(Struct):
+    """The models of a key."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
+
+
+class KeyInfo(Struct):
+    """Who am I. Times are RFC 3339, in UTC."""
+
+    id: str
+    owner: str
+    name: str
+    role: str
+    last_four: str
+    created_at: str
+    expires_at: str | None
+    models: list[str]
+    object: Literal["key"] = "key"
+
+
+class Health(Struct):
+    """`ok`, or `starting` while an engine loads; either way the service answers."""
+
+    status: Literal["ok", "starting"]
+    version: str
+
+
+def render_models(cards: Sequence[ModelCard]) -> bytes:
+    """The list of models."""
+    return msgspec.json.encode(ModelList([_model(card) for card in cards]))
+
+
+def render_model(card: ModelCard) -> bytes:
+    """One model."""
+    return msgspec.json.encode(_model(card))
+
+
+def render_key(key: Key, models: list[str], iso: Callable[[float], str]) -> bytes:
+    """The key behind a secret; `iso` writes Unix seconds as RFC 3339."""
+    return msgspec.json.encode(
+        KeyInfo(
+            id=key.key_id,
+            owner=key.owner,
+            name=key.name,
+            role=key.role,
+            last_four=key.last_four,
+            created_at=iso(key.created_at),
+            expires_at=None if key.expires_at is None else iso(key.expires_at),
+            models=models,
+        )
+    )
+
+
+def render_health(status: Literal["ok", "starting"], version: str) -> bytes:
+    """The state of the service."""
+    return msgspec.json.encode(Health(status, version))
+
+
+def _model(card: ModelCard) -> Model:
+    return Model(
+        id=card.name,
+        created=card.created,
+        owned_by=card.owned_by,
+        kind=card.kind,
+        root=card.root or card.name,
+        max_model_len=card.context,
+        dimensions=card.dimensions,
+    )

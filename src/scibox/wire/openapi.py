@@ -1,0 +1,219 @@
+"""`GET /openapi.json`: the OpenAPI 3.1 document, made from the same types that check the requests."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from .chat import ChatRequest
+from .embeddings import EmbeddingRequest
+from .info import Health, KeyInfo, Model, ModelList
+
+CHAT_EXAMPLE = {
+    "model": "smollm2-135m-instruct",
+    "messages": [
+        {"role": "system", "content": "You are a friendly assistant."},
+        {"role": "user", "content": "Name three colours."},
+    ],
+    "temperature": 0.7,
+    "max_tokens": 64,
+}
+EMBEDDING_EXAMPLE = {
+    "model": "multilingual-e5-small",
+    "input": ["Что такое квантовая запутанность?", "What is quantum entanglement?"],
+}
+
+
+class Usage(Struct):
+    """LLM tokens, as the engine counted them."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int = 0
+
+
+class AnswerMessage(Struct):
+    """The message that the model wrote."""
+
+    role: Literal["assistant"]
+    content: str | None
+
+
+class Choice(Struct):
+    """One answer; `finish_reason` is `length` where it was cut."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ChatCompletion(Struct):
+    """A chat completion; `model` names the model that really served."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class Vector(Struct):
+    """One embedding, in the order of the input; a base64 string where that was asked for."""
+
+    index: int
+    object: Literal["embedding"]
+    embedding: list[float] | str
+
+
+class EmbeddingList(Struct):
+    """Embeddings."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Vector]
+    usage: Usage
+
+
+class ErrorBody(Struct):
+    """`code` is stable and for programs; `message` says what to do next."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(Struct):
+    """Every error."""
+
+    error: ErrorBody
+
+
+_TYPES = [
+    ChatRequest,
+    EmbeddingRequest,
+    ChatCompletion,
+    EmbeddingList,
+    ModelList,
+    Model,
+    KeyInfo,
+    Health,
+    Error,
+]
+
+
+def render(version: str) -> bytes:
+    """The document as JSON."""
+    return msgspec.json.encode(document(version))
+
+
+def document(version: str) -> dict[str, Any]:  # Any: a JSON document
+    """The document."""
+    (_, schemas) = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "SciBox",
+            "version": version,
+            "description": (
+                "One OpenAI-compatible address over your own models. Press **Authorize** and paste your key; "
+                "then **Try it out** works on every endpoint. Paths work with and without `/v1`."
+            ),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "tags": [
+            {"name": "Models", "description": "What this key may use."},
+            {"name": "Chat", "description": "Text models."},
+            {"name": "Embeddings", "description": "Vectors for search."},
+            {"name": "Service", "description": "Free of charge, never limited."},
+        ],
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "Your key: `sk-scibox-...`"}
+            },
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "smollm2-135m-instruct",
+    }
+    chat = _post("createChatCompletion", "Chat", "ChatRequest", "ChatCompletion", CHAT_EXAMPLE)
+    chat["responses"]["200"]["content"]["text/event-stream"] = {
+        "schema": {"type": "string"},
+        "example": 'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,'
+        '"delta":{"content":"Red"},"finish_reason":null}]}\n\ndata: [DONE]\n\n',
+    }
+    return {
+        "/v1/models": {"get": _get("listModels", "Models", "ModelList", "The models of this key.")},
+        "/v1/models/{name}": {
+            "parameters": [name],
+            "get": _get("getModel", "Models", "Model", "One model.", "401", "404"),
+        },
+        "/v1/chat/completions": {"post": chat},
+        "/v1/embeddings": {
+            "post": _post(
+                "createEmbedding", "Embeddings", "EmbeddingRequest", "EmbeddingList", EMBEDDING_EXAMPLE
+            )
+        },
+        "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        "/health": {
+            "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
+        },
+    }
+
+
+_ERRORS = {
+    "400": "The input is wrong; `param` names the field.",
+    "401": "No key, or a wrong, expired or revoked one.",
+    "404": "No such model for this key; the message lists those there are.",
+    "413": "The body is too large.",
+    "502": "The model server failed; try again.",
+    "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
+    "504": "The model server took too long.",
+}
+
+
+def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> dict[str, Any]:
+    codes = errors or ("401",)
+    return {
+        "operationId": operation,
+        "tags": [tag],
+        "summary": summary,
+        "responses": {"200": _body(summary, answer), **_errors(*codes)},
+    }
+
+
+def _post(operation: str, tag: str, request: str, answer: str, example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{request}"}
+    return {
+        "operationId": operation,
+        "tags": [tag],
+        "summary": {"Chat": "Create a chat completion.", "Embeddings": "Create embeddings."}[tag],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        },
+        "responses": {"200": _body("The answer.", answer), **_errors(*_ERRORS)},
+    }
+
+
+def _body(description: str, name: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _errors(*codes: str) -> dict[str, Any]:
+    return {code: _body(_ERRORS[code], "Error") for code in codes}
