@@ -122,3 +122,7 @@ class Draining(SciBoxError):
 
     status = 503
     code = "draining"
+
+
+class OperatorError(Exception):
+    """Something the person at the terminal can mend; its text is a sentence that says how."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +34,12 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What the door needs to know. `state` says whether every engine is ready."""
+    """What the door needs to know. `state` says whether every engine is ready; `ending` ends all calls."""
 
     pipeline: Pipeline
     emit: Emit
     state: Callable[[], State]
+    ending: asyncio.Event
     version: str
     heartbeat_s: float
     max_body_bytes: int
@@ -72,6 +74,7 @@ def _api(door: Door, prefix: str) -> list[BaseRoute]:
             parse,
             door.pipeline,
             door.emit,
+            door.ending,
             heartbeat_s=door.heartbeat_s,
             max_body_bytes=door.max_body_bytes,
         )

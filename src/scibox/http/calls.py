@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
-from scibox.core.errors import BodyTooLarge, SciBoxError
+from scibox.core.errors import BodyTooLarge, Draining, SciBoxError
 from scibox.core.events import Emit, Refused
 from scibox.core.types import Call, Key
 from scibox.service.pipeline import Pipeline
@@ -29,11 +29,19 @@ class Calls:
     """One endpoint; `parse` makes a call of its bodies."""
 
     def __init__(
-        self, parse: Parse, pipeline: Pipeline, emit: Emit, *, heartbeat_s: float, max_body_bytes: int
+        self,
+        parse: Parse,
+        pipeline: Pipeline,
+        emit: Emit,
+        ending: asyncio.Event,
+        *,
+        heartbeat_s: float,
+        max_body_bytes: int,
     ) -> None:
         self._parse = parse
         self._pipeline = pipeline
         self._emit = emit
+        self._ending = ending
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
 
@@ -49,7 +57,7 @@ class Calls:
             self._emit(Refused(request_id(scope), error.status, error.code, error.message))
             await send_error(send, error)
             return
-        await _while_client_stays(receive, self._answer(key, call, send))
+        await self._while_wanted(receive, self._answer(key, call, send))
 
     async def _answer(self, key: Key, call: Call, send: Send) -> None:
         if call.stream:
@@ -61,6 +69,10 @@ class Calls:
         except SciBoxError as error:
             await send_error(send, error)
             return
+        except asyncio.CancelledError:
+            if self._ending.is_set():
+                await send_error(send, Draining("The service stopped; try again in a minute.", retry_after_s=30))
+            raise
         await send_json(send, 200, body)
 
     async def _stream(self, key: Key, call: Call, send: Send) -> None:
@@ -72,10 +84,27 @@ class Calls:
                     await events.write(chunk.data)
         except SciBoxError as error:
             await events.fail(error)
+        except asyncio.CancelledError:
+            if self._ending.is_set():
+                await events.fail(Draining("The service stopped; what came so far is not complete. Try again."))
+            raise
         else:
             await events.end()
         finally:
             beat.cancel()
+
+    async def _while_wanted(self, receive: Receive, answer: Coroutine[None, None, None]) -> None:
+        """Run the answer; when the client leaves or the service ends first, cancel it: its slot is free."""
+        work: asyncio.Task[None] = asyncio.create_task(answer)
+        ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._ending.wait())]
+        try:
+            await asyncio.wait({work, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in [work, *ends]:
+                task.cancel()
+            await asyncio.gather(work, *ends, return_exceptions=True)
+        if not work.cancelled():
+            work.result()
 
 
 def bearer(scope: Scope) -> str:
@@ -110,21 +139,6 @@ def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"The body is larger than {limit_bytes} bytes; send it in several calls.", param="body"
     )
-
-
-async def _while_client_stays(receive: Receive, answer: Coroutine[None, None, None]) -> None:
-    """Run the answer; when the client leaves first, cancel it, which frees the replica's slot."""
-    work: asyncio.Task[None] = asyncio.create_task(answer)
-    gone = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone.cancel()
-        if not work.done():
-            work.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-    if not work.cancelled():
-        work.result()
 
 
 async def _gone(receive: Receive) -> None:

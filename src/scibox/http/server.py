@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from scibox.core.errors import InvalidRequest
+from scibox.core.errors import InvalidRequest, OperatorError
 from scibox.wire import errors
 
 from .app import new_id
@@ -22,7 +22,7 @@ from .app import new_id
 BACKLOG = 2048
 
 
-class CannotListen(Exception):
+class CannotListen(OperatorError):
     """The address is not to be had; the message says what to do."""
 
 
@@ -117,4 +117,4 @@ async def stop(running: Server, task: asyncio.Task[None]) -> None:
     """End a server whose calls are over or given up."""
     running.should_exit = True
     running.force_exit = True
-    await task
+    await asyncio.gather(task, return_exceptions=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from scibox.core.errors import OperatorError
 from scibox.core.types import Key
 
 # Each entry brings the schema from its index to the next version (PRAGMA user_version).
@@ -117,7 +118,7 @@ class KeyStore:
         self._db.execute("COMMIT")
 
 
-class NewerSchema(Exception):
+class NewerSchema(OperatorError):
     """The file was written by a newer SciBox."""
 
     def __init__(self, path: Path, version: int) -> None:

@@ -30,7 +30,7 @@ class EventSplitter:
             start = end + 2
         if start:
             del self._buffer[:start]
-        self._searched = max(0, len(self._buffer) - 1)
+        self._searched = max(0, len(self._buffer) - 2)  # a line feed, and a CR that may become one
         if len(self._buffer) > MAX_EVENT_BYTES:
             raise UpstreamBroken("The model server sent an event without an end; try again.")
         return events

@@ -1,0 +1,285 @@
+"""The only place where things are constructed and joined; and the service's life from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import uvloop
+
+from scibox import __version__, banner
+from scibox.config import Config, Deployment, Model
+from scibox.core.errors import OperatorError
+from scibox.core.events import Notice
+from scibox.core.types import ModelCard
+from scibox.engines import embedder, fake, llama
+from scibox.engines.supervisor import Command, Supervisor
+from scibox.gate.gate import Gate
+from scibox.gate.keyring import KeyRing, follow
+from scibox.http import app as door
+from scibox.http import server
+from scibox.http.info import State
+from scibox.models import pull
+from scibox.models.progress import Bar
+from scibox.models.ready import Weights
+from scibox.observe.log import Log
+from scibox.router.discovery import discover
+from scibox.router.replica import Replica, Route
+from scibox.router.router import Deadlines, Router
+from scibox.service import admin
+from scibox.service.directory import Directory
+from scibox.service.pipeline import Pipeline
+from scibox.store.keys import KeyStore
+from scibox.upstream.address import Address
+from scibox.upstream.client import Client
+
+LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
+
+
+def serve(config: Config) -> int:
+    """Run the service until it is told to stop; returns the exit status."""
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    listen = server.Listen(
+        config.server.host, config.server.port, config.server.tls_certificate, config.server.tls_key
+    )
+    with contextlib.closing(server.bind(listen)) as sock:  # first: a busy port must not cost a download
+        weights = _obtain(config)
+        with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
+            return uvloop.run(Box(config, weights, sockets, store).live(sock))
+
+
+class Box:
+    """All rooms joined, for one configuration."""
+
+    def __init__(
+        self, config: Config, weights: Mapping[Deployment, Weights], sockets: Path, store: KeyStore
+    ) -> None:
+        self._config = config
+        self._weights = weights
+        self._sockets = sockets
+        self._store = store
+        self._log = Log()
+        self._stop = asyncio.Event()
+        self._children: list[Supervisor] = []
+        self._client = Client(config.deadlines.connect_s)
+        self._ring = KeyRing(store.by_digest())
+        self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
+        self._routes = [self._route(model) for model in config.models]
+        self._door = door.Door(
+            pipeline=self._pipeline(),
+            emit=self._log.emit,
+            state=self._state,
+            ending=asyncio.Event(),
+            version=__version__,
+            heartbeat_s=config.server.heartbeat_s,
+            max_body_bytes=config.server.max_body_bytes,
+        )
+
+    async def live(self, sock: socket.socket) -> int:
+        """Start, serve, drain, end."""
+        self._watch_signals()
+        web = server.server(door.build(self._door), self._listen)
+        started_at = time.monotonic()
+        tasks = [
+            asyncio.create_task(web.serve(sockets=[sock])),
+            asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
+            asyncio.create_task(discover(self._client, (r for route in self._routes for r in route.replicas))),
+        ]
+        try:
+            self._greet()
+            await self._start_engines(started_at)
+            await self._stop.wait()
+            await self._drain()
+        finally:
+            await server.stop(web, tasks[0])
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(child.stop() for child in self._children))
+            self._client.close()
+        _say("Stopped.")
+        return 0
+
+    def _greet(self) -> None:
+        secret = admin.ensure_operator(self._store, time.time())
+        self._secret = secret
+        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+
+    async def _start_engines(self, started_at: float) -> None:
+        """Start the children and wait until they can answer, or until the service is to stop."""
+        for child in self._children:
+            await child.start()
+        ready = asyncio.gather(*(child.wait_ready() for child in self._children))
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not ready.done():
+            ready.cancel()
+            return
+        await ready
+        _say(banner.ready(self._url, self._secret, self._config.models, time.monotonic() - started_at))
+
+    async def _drain(self) -> None:
+        """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
+        self._gate.drain()
+        self._stop.clear()
+        running = self._gate.in_flight
+        if running:
+            _say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.server.drain_s):
+                while self._gate.in_flight and not self._stop.is_set():
+                    await asyncio.sleep(0.05)
+        self._door.ending.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while self._gate.in_flight:
+                    await asyncio.sleep(0.01)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+
+    def _state(self) -> State:
+        return "ok" if all(child.state == "ready" for child in self._children) else "starting"
+
+    def _pipeline(self) -> Pipeline:
+        limits = self._config.deadlines
+        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
+        router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
+        return Pipeline(self._gate, Directory(self._routes, aliases), router)
+
+    def _route(self, model: Model) -> Route:
+        replicas = tuple(self._replica(model, index) for index in range(len(model.deployments)))
+        own = [self._weights[d] for d in model.deployments if d in self._weights]
+        card = ModelCard(
+            name=model.name,
+            kind=model.kind,
+            owned_by=model.owned_by,
+            created=int(time.time()),
+            context=model.context or replicas[0].context,
+            dimensions=model.dimensions or (own[0].dimensions if own else None),
+        )
+        return Route(card, replicas)
+
+    def _replica(self, model: Model, index: int) -> Replica:
+        deployment = model.deployments[index]
+        if deployment.url is not None:
+            return Replica(
+                address=Address.parse(deployment.url),
+                model=deployment.upstream_model or model.name,
+                secret=_upstream_secret(deployment),
+                context=model.context,
+            )
+        path = self._sockets / f"{len(self._children)}.sock"
+        command, context = self._command(model, deployment, path)
+        self._children.append(Supervisor(model.name, command, path, report=self._log.emit))
+        return Replica(
+            address=Address.parse(f"unix:{path}"),
+            model=model.name,
+            context=context,
+            is_local=True,
+            counts=deployment.engine == "llama",
+        )
+
+    def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:
+        """How to start a child of ours, and the context of one call there, in LLM tokens."""
+        weights = self._weights.get(deployment)
+        if weights is None:
+            return fake.command(str(path), model.name), deployment.context
+        if weights.engine == "embedder":
+            limits = self._config.embedder
+            settings = embedder.Settings(
+                socket=str(path),
+                weights=str(weights.path),
+                name=model.name,
+                threads=deployment.threads or limits.threads or _cores(),
+                batch_tokens=deployment.batch_tokens or limits.batch_tokens,
+            )
+            return embedder.command(settings), weights.context
+        defaults = self._config.llama
+        context = deployment.context or defaults.context or weights.context or llama.DEFAULT_CONTEXT
+        return llama.command(
+            llama.Settings(
+                socket=str(path),
+                weights=str(weights.path),
+                name=model.name,
+                threads=deployment.threads or defaults.threads or _cores(),
+                slots=deployment.slots or defaults.slots,
+                context=context,
+                batch=deployment.batch or defaults.batch,
+                embedding=model.kind == "embedding",
+            )
+        ), context
+
+    @property
+    def _listen(self) -> server.Listen:
+        own = self._config.server
+        return server.Listen(own.host, own.port, own.tls_certificate, own.tls_key)
+
+    @property
+    def _url(self) -> str:
+        own = self._config.server
+        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
+
+
+def _obtain(config: Config) -> dict[Deployment, Weights]:
+    """The weights of every local deployment; fetched where they are missing."""
+    folder = config.data / "models"
+    found: dict[Deployment, Weights] = {}
+    for model in config.models:
+        for deployment in model.deployments:
+            if deployment.weights is not None:
+                found[deployment] = pull.obtain(deployment.weights, folder, Bar())
+    return found
+
+
+def _upstream_secret(deployment: Deployment) -> str | None:
+    """The upstream's own key, from the environment or a file; never logged."""
+    if deployment.upstream_key_env is not None:
+        return os.environ.get(deployment.upstream_key_env)
+    if deployment.upstream_key_file is not None:
+        try:
+            return deployment.upstream_key_file.read_text("utf-8").strip()
+        except OSError as error:
+            raise OperatorError(
+                f"The upstream key cannot be read from {deployment.upstream_key_file}: {error.strerror}."
+            ) from error
+    return None
+
+
+@contextlib.contextmanager
+def _sockets_folder() -> Iterator[Path]:
+    """A private folder for the engines' sockets; short, since a socket's path has at most 107 bytes."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    for stale in base.glob("scibox-*-*"):  # of a service that was killed
+        pid = stale.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"scibox-{os.getpid()}-", dir=base))  # mode 0700
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _say(text: str) -> None:
+    """To the person at the terminal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,48 @@
+"""What `scibox serve` says to the person at the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from scibox.config import Model
+
+
+def greeting(version: str, url: str, data: str, secret: str | None) -> str:
+    """The first lines; `secret` is the operator's, at the first start only."""
+    lines = [f"SciBox {version} listens on {url} (data: {data})"]
+    if secret is not None:
+        lines += [
+            "",
+            "First start: this is your operator key. It is shown only now, so keep it:",
+            "",
+            f"    {secret}",
+            "",
+        ]
+    lines.append("Loading the models ...")
+    return "\n".join(lines)
+
+
+def ready(url: str, secret: str | None, models: Sequence[Model], seconds: float) -> str:
+    """The last lines: a command that works when pasted."""
+    names = ", ".join(model.name for model in models)
+    lines = [
+        f"Ready after {seconds:.1f} s: {names}",
+        "",
+        f"  base URL   {url}/v1",
+        f"  Swagger    {url}/",
+        "  more keys  scibox keys create NAME",
+        "  stop       Ctrl-C",
+    ]
+    chat = next((model.name for model in models if model.kind == "chat"), None)
+    if chat is not None:
+        body = {"model": chat, "messages": [{"role": "user", "content": "Name three colours."}]}
+        shown = secret or "$SCIBOX_API_KEY"
+        lines += [
+            "",
+            "Try it" + (":" if secret else " (with your key in SCIBOX_API_KEY):"),
+            "",
+            f'curl {url}/v1/chat/completions -H "Authorization: Bearer {shown}" '
+            f"-H \"Content-Type: application/json\" -d '{json.dumps(body)}'",
+        ]
+    return "\n".join(lines)

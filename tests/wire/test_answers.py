@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from scibox.core.errors import (
+    ContextTooLong,
+    InvalidRequest,
+    SciBoxError,
+    UpstreamBroken,
+    UpstreamUnavailable,
+)
+from scibox.core.types import Usage
+from scibox.wire import answers, sse
+
+DELTA = b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
+LAST = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}'
+
+
+def test_a_stream_passes_byte_for_byte() -> None:
+    stream = answers.Stream(wants_usage=False)
+
+    chunks = stream.feed(sse.render(DELTA) + sse.DONE)
+
+    assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.DONE]
+    assert stream.finished
+    stream.close()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_usage_chunk_is_counted_and_shown_only_if_asked_for(wanted: bool) -> None:
+    [chunk] = answers.Stream(wants_usage=wanted).feed(sse.render(LAST))
+
+    assert chunk.usage == Usage(3, 5)
+    assert chunk.data == (sse.render(LAST) if wanted else b"")
+
+
+def test_an_answer_that_quotes_the_words_is_not_mistaken() -> None:
+    said = json.dumps({"choices": [{"delta": {"content": '"usage" and "error"'}}]}).encode()
+
+    [chunk] = answers.Stream(wants_usage=False).feed(sse.render(said))
+
+    assert chunk.data == sse.render(said)
+    assert chunk.usage is None
+
+
+def test_a_stream_without_done_is_cut() -> None:
+    stream = answers.Stream(wants_usage=False)
+    stream.feed(sse.render(DELTA))
+
+    with pytest.raises(UpstreamBroken) as caught:
+        stream.close()
+
+    assert caught.value.code == "upstream_broke_off"
+
+
+@pytest.mark.parametrize("garbage", [b"<html>", b'{"choices":', b"null", b'{"usage": x}'])
+def test_garbage_in_a_stream_is_an_error(garbage: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        answers.Stream(wants_usage=False).feed(sse.render(garbage))
+
+
+def test_an_error_in_a_stream_is_an_error() -> None:
+    with pytest.raises(UpstreamBroken, match="out of memory"):
+        answers.Stream(wants_usage=False).feed(sse.render(b'{"error":{"message":"out of memory","code":500}}'))
+
+
+def test_nothing_follows_the_end() -> None:
+    stream = answers.Stream(wants_usage=False)
+
+    assert len(stream.feed(sse.DONE + sse.render(DELTA))) == 1
+
+
+def test_a_whole_answer() -> None:
+    body = b'{"choices":[{}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
+
+    chunk = answers.whole(body)
+
+    assert (chunk.data, chunk.usage) == (body, Usage(1, 2))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"error":{"message":"x"}}', b"\xff"])
+def test_what_is_no_answer_is_an_error(body: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        answers.whole(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, b'{"error":{"message":"bad","type":"invalid_request_error"}}', InvalidRequest),
+        (400, b'{"error":{"message":"too long","type":"exceed_context_size_error"}}', ContextTooLong),
+        (400, b'{"error":{"message":"the model\'s maximum context length is 5"}}', ContextTooLong),
+        (401, b"", UpstreamUnavailable),
+        (403, b"", UpstreamUnavailable),
+        (404, b'{"error":"no such model"}', UpstreamUnavailable),
+        (429, b"", UpstreamUnavailable),
+        (500, b"<html>", UpstreamBroken),
+        (503, b'{"error":{"message":"Loading model"}}', UpstreamUnavailable),
+    ],
+)
+def test_refusals_of_a_replica_in_our_words(status: int, body: bytes, expected: type[SciBoxError]) -> None:
+    error = answers.refusal(status, body)
+
+    assert type(error) is expected
+    assert error.status not in {401, 403, 404}
+    assert error.message.endswith(".")
