@@ -92,7 +92,9 @@ class Box:
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
             asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
-            asyncio.create_task(discover(self._client, (r for route in self._routes for r in route.replicas))),
+            asyncio.create_task(
+                discover(self._client, (r for route in self._routes for r in route.replicas))
+            ),
         ]
         try:
             self._greet()

@@ -87,7 +87,9 @@ def _pull(options: argparse.Namespace) -> int:
 
     folder = _config(options).data / "models"
     for name in options.name:
-        weights = pull.verify(entry(name), folder) if options.verify else pull.pull(entry(name), folder, Bar())
+        weights = (
+            pull.verify(entry(name), folder) if options.verify else pull.pull(entry(name), folder, Bar())
+        )
         print(f"{name}: ready in {weights.path}")
     return 0
 
@@ -134,7 +136,9 @@ def _create_key(options: argparse.Namespace) -> int:
             models=options.model,
         )
     print(secret)
-    print(f"{key.key_id} for {key.owner}. The secret is shown only now: hand it over safely.", file=sys.stderr)
+    print(
+        f"{key.key_id} for {key.owner}. The secret is shown only now: hand it over safely.", file=sys.stderr
+    )
     return 0
 
 

@@ -19,7 +19,7 @@ LAST = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_t
 def test_a_stream_passes_byte_for_byte() -> None:
     stream = answers.Stream(wants_usage=False)
 
-    chunks = stream.feed(sse.render(DELTA) + sse.DONE)
+    chunks = list(stream.feed(sse.render(DELTA) + sse.DONE))
 
     assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.DONE]
     assert stream.finished
@@ -45,7 +45,7 @@ def test_an_answer_that_quotes_the_words_is_not_mistaken() -> None:
 
 def test_a_stream_without_done_is_cut() -> None:
     stream = answers.Stream(wants_usage=False)
-    stream.feed(sse.render(DELTA))
+    list(stream.feed(sse.render(DELTA)))
 
     with pytest.raises(UpstreamBroken) as caught:
         stream.close()
@@ -56,18 +56,26 @@ def test_a_stream_without_done_is_cut() -> None:
 @pytest.mark.parametrize("garbage", [b"<html>", b'{"choices":', b"null", b'{"usage": x}'])
 def test_garbage_in_a_stream_is_an_error(garbage: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        answers.Stream(wants_usage=False).feed(sse.render(garbage))
+        list(answers.Stream(wants_usage=False).feed(sse.render(garbage)))
+
+
+def test_what_came_before_the_garbage_is_delivered() -> None:
+    chunks = answers.Stream(wants_usage=False).feed(sse.render(DELTA) + sse.render(b"<html>"))
+
+    assert next(chunks).data == sse.render(DELTA)
+    with pytest.raises(UpstreamBroken):
+        next(chunks)
 
 
 def test_an_error_in_a_stream_is_an_error() -> None:
     with pytest.raises(UpstreamBroken, match="out of memory"):
-        answers.Stream(wants_usage=False).feed(sse.render(b'{"error":{"message":"out of memory","code":500}}'))
+        list(answers.Stream(wants_usage=False).feed(sse.render(b'{"error":{"message":"out of memory"}}')))
 
 
 def test_nothing_follows_the_end() -> None:
     stream = answers.Stream(wants_usage=False)
 
-    assert len(stream.feed(sse.DONE + sse.render(DELTA))) == 1
+    assert len(list(stream.feed(sse.DONE + sse.render(DELTA)))) == 1
 
 
 def test_a_whole_answer() -> None:

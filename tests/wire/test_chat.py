@@ -77,7 +77,9 @@ def test_a_wrong_value_is_refused_and_named(field: str, value: object) -> None:
 
 
 def test_nan_is_not_json() -> None:
-    assert refused(b'{"model":"m","messages":[{"role":"user","content":"x"}],"temperature":NaN}').param == "body"
+    assert (
+        refused(b'{"model":"m","messages":[{"role":"user","content":"x"}],"temperature":NaN}').param == "body"
+    )
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])

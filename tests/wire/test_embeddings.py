@@ -41,7 +41,11 @@ def test_wrong_input_is_refused_and_named(value: object, param: str) -> None:
 
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"encoding_format": "hex"}, "encoding_format"), ({"dimensions": 0}, "dimensions"), ({"inputs": 1}, "inputs")],
+    [
+        ({"encoding_format": "hex"}, "encoding_format"),
+        ({"dimensions": 0}, "dimensions"),
+        ({"inputs": 1}, "inputs"),
+    ],
 )
 def test_other_wrong_fields_are_named(more: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

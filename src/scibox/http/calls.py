@@ -71,7 +71,9 @@ class Calls:
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
-                await send_error(send, Draining("The service stopped; try again in a minute.", retry_after_s=30))
+                await send_error(
+                    send, Draining("The service stopped; try again in a minute.", retry_after_s=30)
+                )
             raise
         await send_json(send, 200, body)
 
@@ -86,7 +88,9 @@ class Calls:
             await events.fail(error)
         except asyncio.CancelledError:
             if self._ending.is_set():
-                await events.fail(Draining("The service stopped; what came so far is not complete. Try again."))
+                await events.fail(
+                    Draining("The service stopped; what came so far is not complete. Try again.")
+                )
             raise
         else:
             await events.end()

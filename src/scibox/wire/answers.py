@@ -6,6 +6,8 @@ carries usage or an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 from msgspec import Struct
 
@@ -56,25 +58,21 @@ class Stream:
         self._wants_usage = wants_usage
         self.finished = False
 
-    def feed(self, received: bytes) -> list[Chunk]:
-        """Chunks completed by these bytes, one whole event each."""
-        chunks: list[Chunk] = []
+    def feed(self, received: bytes) -> Iterator[Chunk]:
+        """Chunks completed by these bytes, one whole event each; good ones come before an error is raised."""
         for data in self._events.feed(received):
-            if self.finished:
-                break
             if data == b"[DONE]":
                 self.finished = True
-                chunks.append(Chunk(sse.DONE))
-            elif (chunk := self._chunk(data)) is not None:
-                chunks.append(chunk)
-        return chunks
+                yield Chunk(sse.DONE)
+                return
+            yield self._chunk(data)
 
     def close(self) -> None:
         """The replica closed the connection; an error unless it had finished."""
         if not self.finished:
             raise UpstreamBroken(_CUT, code="upstream_broke_off")
 
-    def _chunk(self, data: bytes) -> Chunk | None:
+    def _chunk(self, data: bytes) -> Chunk:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
         if b"\n" in data:  # legal JSON over several data lines; clients read one line
@@ -135,7 +133,7 @@ def _in_stream(error: _Error | str) -> SciBoxError:
     message, _, code = _parts(error)
     if _is_about_context(message, code):
         return ContextTooLong(f"{message} Shorten the input.", param="messages")
-    return UpstreamBroken(f"The model server failed in the middle of the answer: {message or 'no reason'}.")
+    return UpstreamBroken(f"The model server failed in the middle of the answer: {message or 'no reason.'}")
 
 
 def _parts(error: _Error | str | None) -> tuple[str, str | None, str]:

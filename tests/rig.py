@@ -1,0 +1,133 @@
+"""The gateway in one process, in front of the shipped fake engine: real sockets, no weights."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from scibox.core import secret
+from scibox.core.events import CallEnded, Event
+from scibox.core.types import Key, ModelCard
+from scibox.engines.fake import FakeEngine
+from scibox.gate.gate import Gate
+from scibox.gate.keyring import KeyRing
+from scibox.http import app, server
+from scibox.router.replica import Replica, Route
+from scibox.router.router import Deadlines, Router
+from scibox.service.directory import Directory
+from scibox.service.pipeline import Pipeline
+from scibox.upstream.address import Address
+from scibox.upstream.client import Client
+
+SECRET = secret.compose([7] * secret.RANDOM_CHARS)
+LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
+REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
+EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
+
+
+def key(name: str, **more: object) -> Key:
+    return Key(f"key_{name}", "team", name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+
+
+KEYS = {
+    secret.digest(SECRET): key("full"),
+    secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
+    secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
+    secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+}
+
+
+@dataclass
+class Rig:
+    """A running gateway."""
+
+    client: httpx.AsyncClient
+    port: int
+    engine: FakeEngine
+    gate: Gate
+    door: app.Door
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def ended(self) -> list[CallEnded]:
+        return [event for event in self.events if isinstance(event, CallEnded)]
+
+    async def until_idle(self, seconds: float = 5.0) -> None:
+        async with asyncio.timeout(seconds):
+            while self.gate.in_flight or self.engine.in_flight:
+                await asyncio.sleep(0.005)
+
+
+@contextlib.contextmanager
+def socket_folder() -> Iterator[Path]:
+    """A folder with a short path: a Unix socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="scibox-test-") as folder:
+        yield Path(folder)
+
+
+@contextlib.asynccontextmanager
+async def rig(
+    *,
+    deadlines: Deadlines | None = None,
+    heartbeat_s: float = 10.0,
+    max_body_bytes: int = 2**20,
+    remote: bool = False,
+    fallback: bool = False,
+) -> AsyncIterator[Rig]:
+    """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
+
+    `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine.
+    """
+    with socket_folder() as folder:
+        address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
+        async with FakeEngine(address, name="fake-model") as engine:
+            where = engine.address if engine.address.startswith("unix:") else f"{engine.address}/v1"
+            chatty, vectors = (
+                Replica(
+                    Address.parse(where), "fake-model", "upstream-secret", context, not remote, counts=True
+                )
+                for context in (8192, 512)
+            )
+            dead = Replica(Address.parse(f"unix:{folder}/nobody.sock"), "fake-model")
+            events: list[Event] = []
+            gate = Gate(KeyRing(KEYS), events.append, time.monotonic, time.time)
+            client = Client(1.0)
+            router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
+            routes = [
+                Route(
+                    ModelCard("chatty", "chat", "scibox", 1, 8192), (dead, chatty) if fallback else (chatty,)
+                ),
+                Route(ModelCard("vectors", "embedding", "scibox", 1, 512, 32), (vectors,)),
+            ]
+            door = app.Door(
+                pipeline=Pipeline(gate, Directory(routes, {"gpt-test": "chatty"}), router),
+                emit=events.append,
+                state=lambda: "ok",
+                ending=asyncio.Event(),
+                version="0",
+                heartbeat_s=heartbeat_s,
+                max_body_bytes=max_body_bytes,
+            )
+            listen = server.Listen("127.0.0.1", 0)
+            sock = server.bind(listen)
+            web = server.server(app.build(door), listen)
+            task = asyncio.create_task(web.serve(sockets=[sock]))
+            port = sock.getsockname()[1]
+            headers = {"authorization": f"Bearer {SECRET}"}
+            try:
+                async with httpx.AsyncClient(
+                    base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
+                ) as http:
+                    yield Rig(http, port, engine, gate, door, events)
+            finally:
+                await server.stop(web, task)
+                client.close()
+                sock.close()
