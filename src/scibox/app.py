@@ -19,7 +19,6 @@ import uvloop
 from scibox import __version__, banner
 from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
-from scibox.core.events import Notice
 from scibox.core.types import ModelCard
 from scibox.engines import embedder, fake, llama
 from scibox.engines.supervisor import Command, Supervisor

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from rig import KEYS, SECRET
 
+from rig import KEYS, SECRET
 from scibox.core.errors import Unauthorized
 from scibox.core.events import Event, Notice
 from scibox.core.types import Key

@@ -2,6 +2,7 @@ import asyncio
 import json
 
 import pytest
+
 from rig import CHAT, SECRET, rig
 
 EMBED = {"model": "vectors", "input": "text"}

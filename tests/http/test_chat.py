@@ -2,8 +2,8 @@ import asyncio
 import json
 
 import pytest
-from rig import CHAT, rig
 
+from rig import CHAT, rig
 from scibox.core.types import Ending
 from scibox.engines.fake_script import Script
 from scibox.router.router import Deadlines

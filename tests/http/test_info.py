@@ -2,6 +2,7 @@ import asyncio
 import json
 
 import pytest
+
 from rig import CHAT, EXPIRED, LIMITED, REVOKED, SECRET, rig
 
 
@@ -138,7 +139,7 @@ async def test_wrong_paths_and_methods_have_the_same_shape(
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
         b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /key HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /health HTTP/1.1\r\nbad header\r\n\r\n",
     ],
 )
