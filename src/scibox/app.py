@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 
 import uvloop
@@ -128,6 +128,9 @@ class Box:
             return
         await ready
         _say(banner.ready(self._url, self._secret, self._config.models, time.monotonic() - started_at))
+
+    async def _ready(self) -> None:
+        await asyncio.gather(*(child.wait_ready() for child in self._children))
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
@@ -274,6 +277,22 @@ def _sockets_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _first(*waits: Coroutine[None, None, object], within_s: float | None = None) -> int | None:
+    """Which of these ended first (the others are cancelled), or None at the end of the time."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for index, task in enumerate(tasks):
+        if task in done:
+            task.result()
+            return index
+    return None
 
 
 def _cores() -> int:
