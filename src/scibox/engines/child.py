@@ -1,0 +1,73 @@
+"""What every engine child does first: read its settings, and tie its life to the parent's.
+
+The parent writes one line of JSON to stdin and keeps the pipe open. End of file on stdin means that the
+parent is gone, however it went (the kernel closes the pipe also after `kill -9`), so the child ends at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+EXIT_ORPHANED = 0  # nobody is left to read the code
+EXIT_BAD_SETTINGS = 64  # EX_USAGE of sysexits.h: the same command will fail again
+EXIT_CANNOT_LOAD = 65  # EX_DATAERR: the weights are missing or unreadable; a restart will not help
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+def begin(settings_type: type[Settings]) -> Settings:
+    """The settings from stdin; from now on the process ends with its parent, and leaves Ctrl-C to it.
+
+    Ends the process with `EXIT_BAD_SETTINGS` and a sentence on stderr when the line is not such settings.
+    """
+    # Ctrl-C in a terminal reaches the whole foreground group; how to end is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    _die_with_parent()
+    # Unbuffered: a buffered reader would hold a lock that the watching thread needs.
+    line = _read_line(sys.stdin.fileno())
+    if os.getppid() != parent:  # it went before prctl took hold
+        os._exit(EXIT_ORPHANED)
+    threading.Thread(target=_wait_for_eof, args=(sys.stdin.fileno(),), name="lifeline", daemon=True).start()
+    try:
+        return msgspec.json.decode(line, type=settings_type)
+    except msgspec.MsgspecError as error:
+        fail(f"The engine's settings cannot be read: {error}", EXIT_BAD_SETTINGS)
+
+
+def fail(message: str, code: int = EXIT_CANNOT_LOAD) -> NoReturn:
+    """End the process for a reason that a restart cannot cure; the supervisor shows `message`."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit: native threads may be running, and nothing here needs unwinding
+
+
+def _die_with_parent() -> None:
+    if sys.platform != "linux":
+        return
+    # The signal comes when the *thread* that started us ends; asyncio's spawning thread is the main one.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _read_line(descriptor: int) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(descriptor, 1)  # byte by byte: nothing after the line may be taken
+        if not piece:
+            break
+        line += piece
+    return bytes(line)
+
+
+def _wait_for_eof(descriptor: int) -> None:
+    while os.read(descriptor, 4096):
+        pass
+    os._exit(EXIT_ORPHANED)

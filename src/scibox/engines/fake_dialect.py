@@ -1,0 +1,238 @@
+"""What the fake engine says: pure functions from a decoded body to the bytes of an answer.
+
+The shapes are those of llama-server, so that what is tested against the fake holds for the real one.
+One completion token is one chunk; one prompt token is one word.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+WORDS = (
+    "red",
+    "blue",
+    "green",
+    "small",
+    "large",
+    "quick",
+    "quiet",
+    "bright",
+    "early",
+    "late",
+    "warm",
+    "cold",
+)
+GARBAGE = b'data: {"id": "chatcmpl-\xff\xfe", "choices": [{"delta"\n\n'
+HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
+DONE = b"data: [DONE]\n\n"
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+
+
+class ChatBody(msgspec.Struct, frozen=True):
+    """The fields of a chat completion that change the fake's answer."""
+
+    messages: list[dict[str, Any]]  # Any: other people's JSON, only `content` is read
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int = 1
+
+
+class EmbeddingsBody(msgspec.Struct, frozen=True):
+    """The fields of an embeddings call that change the fake's answer."""
+
+    input: str | list[str | int | list[int]]
+    encoding_format: str = "float"
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one answer."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """OpenAI's `usage` object."""
+        return {
+            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole chat answer, before it is cut into chunks or joined into JSON."""
+
+    id: str
+    model: str
+    created: int
+    deltas: tuple[str, ...]
+    finish_reason: str
+    usage: Usage
+    choices: int = 1
+
+    def json(self) -> bytes:
+        """The body of a non-streaming answer."""
+        message = {"role": "assistant", "content": "".join(self.deltas)}
+        return msgspec.json.encode(
+            {
+                "choices": [
+                    {"finish_reason": self.finish_reason, "index": index, "message": message}
+                    for index in range(self.choices)
+                ],
+                **self._envelope("chat.completion"),
+                "usage": self.usage.as_json(),
+            }
+        )
+
+    def opening(self) -> list[bytes]:
+        """The events with the role and no text, one per choice."""
+        return [self._event(index, {"role": "assistant", "content": None}) for index in range(self.choices)]
+
+    def delta(self, text: str) -> list[bytes]:
+        """The events with one text delta, one per choice."""
+        return [self._event(index, {"content": text}) for index in range(self.choices)]
+
+    def closing(self, include_usage: bool) -> list[bytes]:
+        """The events with the finish reason, then the usage if it was asked for, then `[DONE]`."""
+        events = [self._event(index, {}, self.finish_reason) for index in range(self.choices)]
+        if include_usage:
+            usage = {"choices": [], **self._envelope("chat.completion.chunk"), "usage": self.usage.as_json()}
+            events.append(b"data: " + msgspec.json.encode(usage) + b"\n\n")
+        return [*events, DONE]
+
+    def _event(self, index: int, delta: dict[str, str | None], finish_reason: str | None = None) -> bytes:
+        choice = {"finish_reason": finish_reason, "index": index, "delta": delta}
+        chunk = {"choices": [choice], **self._envelope("chat.completion.chunk")}
+        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+    def _envelope(self, kind: str) -> dict[str, object]:
+        return {"created": self.created, "id": self.id, "model": self.model, "object": kind}
+
+
+def complete(
+    body: ChatBody, *, model: str, created: int, number: int, chunks: tuple[str, ...] | None
+) -> Completion:
+    """The answer to a chat: the scripted chunks, or words that depend on the prompt alone."""
+    prompt = prompt_text(body.messages)
+    deltas = chunks if chunks is not None else words_about(prompt)
+    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    cut = limit is not None and limit < len(deltas)
+    deltas = deltas[:limit] if cut else deltas
+    return Completion(
+        id=f"chatcmpl-fake{number}",
+        model=model,
+        created=created,
+        deltas=deltas,
+        finish_reason="length" if cut else "stop",
+        usage=Usage(count_tokens(prompt), len(deltas) * max(1, body.n)),
+        choices=max(1, body.n),
+    )
+
+
+def prompt_text(messages: list[dict[str, Any]]) -> str:
+    """The messages as one text in the form of a chat template."""
+    lines = [
+        f"{message.get('role', 'user')}: {_content_text(message.get('content'))}" for message in messages
+    ]
+    return "\n".join([*lines, "assistant:"])
+
+
+def _content_text(content: object) -> str:
+    if isinstance(content, list):
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def words_about(prompt: str, count: int = 12) -> tuple[str, ...]:
+    """`count` words, each but the first with a space before it, that depend on `prompt` alone."""
+    digest = hashlib.shake_256(prompt.encode("utf-8", "surrogatepass")).digest(count)
+    words = [WORDS[byte % len(WORDS)] for byte in digest]
+    return (words[0].capitalize(), *(f" {word}" for word in words[1:]))
+
+
+def count_tokens(text: str) -> int:
+    """The fake's tokenizer: one token per word, at least one."""
+    return max(1, len(text.split()))
+
+
+def token_ids(text: str) -> list[int]:
+    """One stable id below 32,000 per word."""
+    return [
+        int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % 32_000 for word in text.split()
+    ]
+
+
+def vector_of(text: str, dimensions: int) -> array[float]:
+    """A unit vector of float32 that depends on `text` alone."""
+    raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
+    values = [int.from_bytes(raw[i : i + 2], "big") - 32_767.5 for i in range(0, len(raw), 2)]
+    norm = math.sqrt(sum(value * value for value in values))
+    return array("f", (value / norm for value in values))
+
+
+def embed(body: EmbeddingsBody, *, model: str, dimensions: int) -> tuple[bytes, Usage]:
+    """The body of an embeddings answer and its usage."""
+    texts = _texts(body.input)
+    vectors = [vector_of(text, body.dimensions or dimensions) for text in texts]
+    usage = Usage(sum(count_tokens(text) for text in texts))
+    data = [
+        {"embedding": _encode(vector, body.encoding_format), "index": index, "object": "embedding"}
+        for index, vector in enumerate(vectors)
+    ]
+    counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
+    answer = {"model": model, "object": "list", "usage": counts, "data": data}
+    return msgspec.json.encode(answer), usage
+
+
+def _texts(value: str | list[str | int | list[int]]) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if value and all(isinstance(item, int) for item in value):  # one text as token ids
+        return [" ".join(str(item) for item in value)]
+    return [item if isinstance(item, str) else " ".join(map(str, _ids(item))) for item in value]
+
+
+def _ids(item: int | list[int]) -> list[int]:
+    return item if isinstance(item, list) else [item]
+
+
+def _encode(vector: array[float], encoding_format: str) -> list[float] | str:
+    if encoding_format == "base64":  # little-endian float32, as OpenAI has it
+        return base64.b64encode(vector.tobytes()).decode()
+    return vector.tolist()
+
+
+def models_list(name: str, created: int, context: int) -> bytes:
+    """The body of `GET /v1/models`, with the context both as llama-server and as vLLM name it."""
+    model = {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "scibox",
+        "meta": {"n_ctx": context},
+        "max_model_len": context,
+    }
+    return msgspec.json.encode({"object": "list", "data": [model]})
+
+
+def error_json(status: int, message: str, kind: str, **more: object) -> bytes:
+    """An error in llama-server's shape: `code` repeats the status."""
+    return msgspec.json.encode({"error": {"code": status, "message": message, "type": kind, **more}})
