@@ -1,0 +1,28 @@
+"""The nearest known name to one that is not known: for error messages that say what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+# Below this share of common characters a suggestion confuses more than it helps ("gpt-4o" is not "bge-m3").
+ALIKE = 0.6
+SHORTEST_PART = 3  # "b" is inside of almost every name; it does not mean any of them
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `name`, ignoring case, a prefix or a part counting too; None if none is."""
+    wanted = name.strip().casefold()
+    scored = [(_likeness(wanted, candidate.casefold()), candidate) for candidate in known]
+    best = max(scored, key=lambda pair: pair[0], default=(0.0, ""))
+    return best[1] if best[0] >= ALIKE else None
+
+
+def _likeness(wanted: str, candidate: str) -> float:
+    """0 to 1: the share of common characters, raised above `ALIKE` where one name is a part of the other."""
+    share = SequenceMatcher(None, wanted, candidate, autojunk=False).ratio()
+    shorter, longer = sorted((wanted, candidate), key=len)
+    if len(shorter) < SHORTEST_PART or shorter not in longer:
+        return share
+    start = 0.1 if longer.startswith(shorter) else 0.0
+    return max(share, 0.7 + start + 0.2 * len(shorter) / len(longer))
