@@ -1,6 +1,6 @@
 """The configuration as frozen records: every setting, its default and its bounds.
 
-Nothing here reads anything. The reference page `docs/reference/configuration.md` is checked against this file.
+Nothing here reads anything. `docs/reference/configuration.md` is checked against this file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ SHORTEST_PART = 3  # "b" is inside of almost every name; it does not mean any of
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, ignoring case, a prefix or a part counting too; None if none is."""
+    """Return the known name most like `name`, ignoring case and counting parts of names; None if none is."""
     wanted = name.strip().casefold()
     scored = [(_likeness(wanted, candidate.casefold()), candidate) for candidate in known]
     best = max(scored, key=lambda pair: pair[0], default=(0.0, ""))
