@@ -12,6 +12,7 @@ import errno
 import hashlib
 import http.client
 import random
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
-from typing import IO
 
 from scibox.models.catalogue import megabytes
 from scibox.models.errors import NoSpace, SourceFailed, WrongDigest
@@ -28,6 +28,7 @@ from scibox.models.progress import Progress
 BLOCK_BYTES = 1 << 18
 TIMEOUT_S = 30.0  # without a byte; a slow line is no failure
 TRIES = 6  # in a row that bring nothing; a try that brings bytes starts the count again
+FIRST_TRIES = 3  # before any byte came: an unreachable source should give way to the next one soon
 LONGEST_WAIT_S = 30.0
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -131,15 +132,15 @@ def _is_right(job: Job) -> bool:
 
 def _whole(job: Job, web: Web, progress: Progress) -> None:
     """Try until the server says it has sent everything; raises SourceFailed."""
-    failures = 0
+    failures, tries = 0, FIRST_TRIES
     while True:
         before = _size(job.part)
         try:
             _try_once(job, web, progress)
             return
         except _Broken as broken:
-            failures = 1 if _size(job.part) > before else failures + 1
-            if failures >= TRIES:
+            failures, tries = (1, TRIES) if _size(job.part) > before else (failures + 1, tries)
+            if failures >= tries:
                 raise SourceFailed(f"{broken}, {failures} times in a row") from broken
             wait_s = broken.wait_s if broken.wait_s is not None else _back_off(failures)
             progress.note(f"{job.label}: {broken}; trying again in {wait_s:.0f} s")
@@ -168,10 +169,18 @@ def _try_once(job: Job, web: Web, progress: Progress) -> None:
         return
     except http.client.HTTPException as error:
         raise _Broken(f"the connection broke ({type(error).__name__})") from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise _Broken(f"no connection ({getattr(error, 'reason', None) or error})") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        raise _lost(error) from error
     if total is not None and _size(job.part) < total:
         raise _Broken("the connection ended early")
+
+
+def _lost(error: OSError) -> Exception:
+    """Judge a connection that failed: only a certificate that is not trusted will stay so."""
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return SourceFailed(f"its certificate is not trusted ({reason.verify_message}); set SSL_CERT_FILE")
+    return _Broken(f"no connection ({reason})")
 
 
 def _request(job: Job, web: Web, have: int) -> urllib.request.Request:
@@ -225,11 +234,11 @@ def _remember_tag(job: Job, headers: Message) -> None:
         job.tag.unlink(missing_ok=True)
 
 
-def _append(part: Path, answer: IO[bytes], have: int, progress: Progress) -> None:
+def _append(part: Path, answer: http.client.HTTPResponse, have: int, progress: Progress) -> None:
     """Write the answer's bytes behind the first `have` bytes of the part."""
     with part.open("ab") as stream:
         stream.truncate(have)
-        while block := answer.read(BLOCK_BYTES):
+        while block := answer.read1(BLOCK_BYTES):
             stream.write(block)
             stream.flush()  # what was counted is what the next process finds
             progress.advance(len(block))

@@ -85,7 +85,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write a sentence."""
-        print(text, file=self._stream, flush=True)  # noqa: T201  this class is the printing
+        print(text, file=self._stream, flush=True)
 
     def start(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
         """Say what begins."""
