@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -103,6 +103,7 @@ class Entry:
     sources: tuple[Source, ...]
     dimensions: int | None = None
     languages: tuple[str, ...] = ()
+    embedder: Mapping[str, Any] = field(default_factory=dict)  # for embedder.json, where a source has none
     ready_bytes: int | None = None  # of the ready weights, where a conversion changes the size
 
 

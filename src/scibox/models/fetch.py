@@ -13,20 +13,18 @@ import hashlib
 import http.client
 import random
 import ssl
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 
 from scibox.models.catalogue import megabytes
 from scibox.models.errors import NoSpace, SourceFailed, WrongDigest
 from scibox.models.progress import Progress
+from scibox.models.web import Web
 
 BLOCK_BYTES = 1 << 18
-TIMEOUT_S = 30.0  # without a byte; a slow line is no failure
 TRIES = 6  # in a row that bring nothing; a try that brings bytes starts the count again
 FIRST_TRIES = 3  # before any byte came: an unreachable source should give way to the next one soon
 LONGEST_WAIT_S = 30.0
@@ -50,16 +48,6 @@ class Digest:
             while block := stream.read(BLOCK_BYTES):
                 state.update(block)
         return state.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Web:
-    """How to reach the web: an opener (proxies, certificates) and the waiting between tries."""
-
-    opener: urllib.request.OpenerDirector
-    sleep: Callable[[float], None] = time.sleep
-    headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +146,7 @@ def _try_once(job: Job, web: Web, progress: Progress) -> None:
     """Ask for the rest and append it; raises _Broken where trying again makes sense."""
     have = _size(job.part)
     try:
-        with web.opener.open(_request(job, web, have), timeout=web.timeout_s) as answer:
+        with web.open(_request(job, web, have)) as answer:
             have = _start_at(answer.headers, answer.status, have)
             _remember_tag(job, answer.headers)
             total = _total(answer.headers, have)
@@ -251,8 +239,13 @@ def _size(path: Path) -> int:
 def _as_space_or_failure(error: OSError, folder: Path) -> Exception:
     """Say a full disk as what it is; everything else is this source's failure."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return NoSpace(f"the disk of {folder} is full; free some space and run the same command again")
+        return NoSpace(full(folder))
     return SourceFailed(str(error))
+
+
+def full(folder: Path) -> str:
+    """Say that the disk is full."""
+    return f"the disk of {folder} is full; free some space and run the same command again (it continues)"
 
 
 def check_space(folder: Path, needed_bytes: int, free_bytes: int) -> None:

@@ -6,40 +6,31 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from scibox.models.catalogue import HUB, File, HuggingFace
 from scibox.models.errors import SourceFailed
-from scibox.models.fetch import Digest, Job, Web, download
+from scibox.models.fetch import Digest, Job, download
 from scibox.models.progress import Progress
-from scibox.models.web import opener
+from scibox.models.web import Web
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
-def fetch_files(
-    source: HuggingFace, downloads: Path, web: Web, environ: Mapping[str, str], progress: Progress
-) -> dict[str, Path]:
+def fetch_files(source: HuggingFace, downloads: Path, web: Web, progress: Progress) -> dict[str, Path]:
     """Fetch every file of the source; returns where each one lies, by its ready name."""
-    if environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}:
+    if web.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}:
         raise SourceFailed("HF_HUB_OFFLINE is set")
-    secret = environ.get("HF_TOKEN", "").strip()
-    headers = {**web.headers, **({"Authorization": f"Bearer {secret}"} if secret else {})}
-    web = Web(web.opener, web.sleep, headers, web.timeout_s)
-    return {file.name: _fetch(source, file, downloads, web, environ, progress) for file in source.files}
+    if secret := web.environ.get("HF_TOKEN", "").strip():
+        web = replace(web, headers={**web.headers, "Authorization": f"Bearer {secret}"})
+    return {file.name: _fetch(source, file, downloads, web, progress) for file in source.files}
 
 
-def _fetch(
-    source: HuggingFace,
-    file: File,
-    downloads: Path,
-    web: Web,
-    environ: Mapping[str, str],
-    progress: Progress,
-) -> Path:
-    url = address(source, file, environ)
-    digest = Digest(file.sha256) if file.sha256 != HUB else declared(url, web, environ)
+def _fetch(source: HuggingFace, file: File, downloads: Path, web: Web, progress: Progress) -> Path:
+    url = address(source, file, web.environ)
+    digest = Digest(file.sha256) if file.sha256 != HUB else declared(url, web)
     try:
         return download(Job(url, downloads / digest.hex, digest, Path(file.path).name), web, progress)
     except SourceFailed as failure:
@@ -54,11 +45,11 @@ def address(source: HuggingFace, file: File, environ: Mapping[str, str]) -> str:
     return f"{endpoint}/{source.hugging_face}/resolve/{quote(source.revision, safe='')}/{quote(file.path)}"
 
 
-def declared(url: str, web: Web, environ: Mapping[str, str]) -> Digest:
+def declared(url: str, web: Web) -> Digest:
     """Ask the hub for the digest it declares: SHA-256 of a large file, git's blob name of a small one."""
     request = urllib.request.Request(url, method="HEAD", headers=dict(web.headers))  # noqa: S310  see address
     try:
-        with opener(environ, stay_home=True).open(request, timeout=web.timeout_s) as answer:
+        with web.open(request, stay_home=True) as answer:
             headers = answer.headers
     except urllib.error.HTTPError as error:
         if not 300 <= error.code < 400:

