@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,7 +51,7 @@ def declared(url: str, web: Web) -> Digest:
     request = urllib.request.Request(url, method="HEAD", headers=dict(web.headers))  # noqa: S310  see address
     try:
         with web.open(request, stay_home=True) as answer:
-            headers = answer.headers
+            headers: Message = answer.headers
     except urllib.error.HTTPError as error:
         if not 300 <= error.code < 400:
             raise SourceFailed(f"the hub answered {error.code} {error.reason} ({url})") from error

@@ -210,7 +210,12 @@ def _make_ready(
     """Fill the new folder: converted, or as fetched."""
     if source.convert is not None:
         (path,) = raw.values()
-        convert(source.convert, path, place.new)
+        try:
+            convert(source.convert, path, place.new)
+        except OSError:
+            raise  # a full disk, above all
+        except Exception as error:
+            raise SourceFailed(f"the conversion {source.convert} failed: {error}") from error
     else:
         for name, path in raw.items():
             _link(path, place.new / name)
@@ -231,7 +236,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def _put_in_place(place: Place) -> None:
-    """Make the new folder durable, then visible, in this order (a power cut may come between any two steps)."""
+    """Make the new folder durable, then visible: a power cut may come between any two steps."""
     for path in (*place.new.iterdir(), place.new):
         descriptor = os.open(path, os.O_RDONLY)
         try:

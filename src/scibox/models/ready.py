@@ -107,7 +107,7 @@ def installed_names(models_dir: Path) -> frozenset[str]:
 
 
 def verify(name: str, models_dir: Path) -> list[str]:
-    """Read every byte of ready weights and return what is wrong, one sentence each; empty when all is well."""
+    """Read every byte of ready weights; returns what is wrong, a sentence each."""
     folder = models_dir / name
     manifest = read_manifest(folder)
     if manifest is None:
@@ -159,7 +159,10 @@ _STRING, _ARRAY = 8, 9
 
 
 def gguf_header(path: Path) -> dict[str, Any]:
-    """Read the metadata of a GGUF file up to its vocabulary; raises NotWeights."""
+    """Read the metadata of a GGUF file up to its vocabulary; raises NotWeights.
+
+    The vocabulary is hundreds of thousands of strings, and nothing that is needed stands behind it.
+    """
     found: dict[str, Any] = {}
     with path.open("rb") as stream:
 
@@ -170,6 +173,12 @@ def gguf_header(path: Path) -> dict[str, Any]:
         def text() -> str:
             return stream.read(min(take("Q"), 1 << 20)).decode("utf-8", "replace")
 
+        def value(kind: int) -> Any:
+            if kind == _ARRAY:
+                of, count = take("I"), take("Q")
+                return [value(of) for _ in range(count)]
+            return text() if kind == _STRING else take(_NUMBERS[kind])
+
         if stream.read(4) != b"GGUF":
             raise NotWeights(f"{path} is not a GGUF file")
         try:
@@ -177,11 +186,8 @@ def gguf_header(path: Path) -> dict[str, Any]:
             for _ in range(take("Q")):
                 key = text()
                 if key.startswith("tokenizer."):
-                    break  # hundreds of thousands of strings, and nothing we need stands behind them
-                kind = take("I")
-                if kind == _ARRAY:
                     break
-                found[key] = text() if kind == _STRING else take(_NUMBERS[kind])
+                found[key] = value(take("I"))
         except (struct.error, KeyError) as error:
             raise NotWeights(f"{path} is cut off or damaged inside its header") from error
     return found

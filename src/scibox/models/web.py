@@ -56,7 +56,7 @@ class Web:
     sleep: Callable[[float], None] = time.sleep
 
     def open(self, request: urllib.request.Request, *, stay_home: bool = False) -> http.client.HTTPResponse:
-        """Send a request and return the answer; with `stay_home` a redirect to another host is an HTTPError."""
+        """Send a request; with `stay_home` a redirect to another host is an HTTPError."""
         redirects = _HeadStaysHome() if stay_home else _SecretsStayHome()
         https = urllib.request.HTTPSHandler(context=self._context())
         answer = urllib.request.build_opener(redirects, https).open(request, timeout=self.timeout_s)
