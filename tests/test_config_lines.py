@@ -121,7 +121,7 @@ def written(value: Any, newline: str) -> str:
 
 
 def quoted(text: str) -> str:
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @given(

@@ -1,5 +1,6 @@
 """One TOML file and the environment to frozen records; unknown names are errors that name the nearest."""
 
+from scibox.config.load import check, load
 from scibox.config.records import (
     Config,
     ConfigError,
@@ -26,4 +27,6 @@ __all__ = [
     "Model",
     "Problem",
     "Server",
+    "check",
+    "load",
 ]

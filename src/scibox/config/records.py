@@ -106,6 +106,7 @@ class Config:
 
     source: Path | None
     data: Path
+    catalogue: Path | None = None  # an operator's own entries, over the shipped ones
     server: Server = field(default_factory=Server)
     deadlines: Deadlines = field(default_factory=Deadlines)
     llama: Llama = field(default_factory=Llama)
