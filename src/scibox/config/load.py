@@ -38,7 +38,7 @@ class Given:
 def load(
     path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str | int | None] | None = None
 ) -> Config:
-    """Return the configuration; `overrides` are flags by dotted name; raises ConfigError with every problem."""
+    """Return the configuration; `overrides` are flags by dotted name; raises ConfigError with all problems."""
     chosen = path or (Path(environ["SCIBOX_CONFIG"]) if environ.get("SCIBOX_CONFIG") else None)
     source = chosen.expanduser() if chosen else LAPTOP
     table, report = _read(source)
@@ -58,7 +58,7 @@ def load(
     models = read_models(served["models"], where, known, environ)
     problems = report.problems if where is report else [*report.problems, *where.problems]
     if problems:
-        raise ConfigError(tuple(problems))
+        raise ConfigError(tuple(sorted(problems, key=_reading_order)))
     return Config(
         source=chosen,
         data=top.data or user_data_path("scibox", appauthor=False),
@@ -69,6 +69,12 @@ def load(
         embedder=records["engines.embedder"],
         models=models,
     )
+
+
+def _reading_order(problem: Problem) -> int:
+    """Sort problems of a file by line; those that stand elsewhere come first."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdigit() else 0
 
 
 def check(path: Path | None, environ: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -149,7 +155,7 @@ def _from_environment(environ: Mapping[str, str], keys: frozenset[str], report: 
 
 def _record(section: str, given: Mapping[str, Given], report: Report) -> Any:
     """Build one section's record from what was given; the type is SECTIONS[section]."""
-    values = {}
+    values: dict[str, object] = {}
     for item in settings().values():
         if item.section == section and item.name in given:
             values |= _value(item, given[item.name], report)

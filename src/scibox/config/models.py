@@ -141,7 +141,7 @@ def _with_url(found: Deployment, place: Where, reader: Reader) -> Deployment:
     return replace(found, url=url)
 
 
-def _wrong_with(url: str) -> str | None:
+def _wrong_with(url: str) -> str | None:  # noqa: PLR0911  one return for each mistake reads best
     """Return what is wrong with an upstream's address, None when it will do."""
     try:
         parts = urlsplit(url)

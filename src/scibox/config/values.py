@@ -28,7 +28,10 @@ def decode(kind: Any, value: object, folder: Path) -> Any:
         return tuple(value)
     if plain is Path:
         return _path(value, folder)
-    return _bounded(_scalar(plain, value, bounds), plain, bounds)
+    decoded = _scalar(plain, value, bounds)
+    if bounds is not None and not bounds.low <= decoded <= bounds.high:  # also refuses nan
+        raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
+    return decoded
 
 
 def from_text(kind: Any, text: str) -> object:
@@ -54,19 +57,13 @@ def _bare(kind: Any) -> tuple[Any, Between | None]:
     return kind, None
 
 
-def _scalar(plain: Any, value: object, bounds: Between | None) -> object:
+def _scalar(plain: Any, value: Any, bounds: Between | None) -> Any:
     if plain is float and type(value) is int:
         return float(value)
     if type(value) is not plain:  # exactly: True is an int to isinstance
         raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
     if plain is str and not value:
         raise Wrong("must not be empty")
-    return value
-
-
-def _bounded(value: Any, plain: Any, bounds: Between | None) -> Any:
-    if bounds is not None and not bounds.low <= value <= bounds.high:  # also refuses nan
-        raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
     return value
 
 
