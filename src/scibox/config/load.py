@@ -38,7 +38,7 @@ class Given:
 def load(
     path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str | int | None] | None = None
 ) -> Config:
-    """Return the configuration; `overrides` are flags by dotted name; raises ConfigError with all problems."""
+    """Return the configuration; `overrides` are flags by dotted name; raises ConfigError."""
     chosen = path or (Path(environ["SCIBOX_CONFIG"]) if environ.get("SCIBOX_CONFIG") else None)
     source = chosen.expanduser() if chosen else LAPTOP
     table, report = _read(source)

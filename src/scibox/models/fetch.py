@@ -225,7 +225,8 @@ def _remember_tag(job: Job, headers: Message) -> None:
 def _append(part: Path, answer: http.client.HTTPResponse, have: int, progress: Progress) -> None:
     """Write the answer's bytes behind the first `have` bytes of the part."""
     with part.open("ab") as stream:
-        stream.truncate(have)
+        if stream.tell() != have:
+            stream.truncate(have)
         while block := answer.read1(BLOCK_BYTES):
             stream.write(block)
             stream.flush()  # what was counted is what the next process finds
