@@ -101,6 +101,8 @@ class Door(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if tag:
             self.send_header("ETag", tag)
+        if self.path.endswith("/"):
+            self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body) + fault.promise_more))
         self.end_headers()
         if self.command == "GET":

@@ -96,7 +96,7 @@ def test_an_own_catalogue_adds_to_the_shipped_one(tmp_path: Path) -> None:
         (ENTRY.replace('"llama"', '"lama"') + SOURCE, "engine is"),
         (ENTRY + "colour = 3\n" + SOURCE, "colour"),
         (ENTRY.replace("[mine]", '["../mine"]') + SOURCE.replace("mine", '"../mine"'), "a name has"),
-        ("[mine", "line 1"),
+        ("[mine", "Expected"),
     ],
 )
 def test_a_wrong_catalogue_says_what_is_wrong(tmp_path: Path, text: str, sentence: str) -> None:

