@@ -1,0 +1,133 @@
+"""The configuration as frozen records: every setting, its default and its bounds.
+
+Nothing here reads anything. `docs/reference/configuration.md` is checked against this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+Kind = Literal["chat", "embedding"]
+Engine = Literal["llama", "embedder", "fake"]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The inclusive bounds of a number."""
+
+    low: float
+    high: float
+
+
+Port = Annotated[int, Between(1, 65_535)]
+Count = Annotated[int, Between(1, 2**31 - 1)]
+Threads = Annotated[int, Between(1, 1_024)]
+Slots = Annotated[int, Between(1, 1_024)]
+Seconds = Annotated[float, Between(0.001, 7 * 86_400)]
+BodyBytes = Annotated[int, Between(1_024, 2**31 - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The address callers use, and how the door behaves."""
+
+    host: str = "127.0.0.1"
+    port: Port = 4000
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    heartbeat_s: Seconds = 10.0
+    max_body_bytes: BodyBytes = 16 * 2**20
+    drain_s: Seconds = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a replica may take, in seconds."""
+
+    connect_s: Seconds = 5.0
+    first_chunk_s: Seconds = 300.0
+    next_chunk_s: Seconds = 120.0
+    total_s: Seconds = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Llama:
+    """Defaults of every deployment on the llama engine; None is the engine's own choice."""
+
+    threads: Threads | None = None
+    slots: Slots = 8
+    context: Count | None = None
+    batch: Count = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Defaults of every deployment on the embedder; None is the engine's own choice."""
+
+    threads: Threads | None = None
+    batch_tokens: Count = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One way to serve a model: an embedded `engine` with `weights`, or the `url` of an upstream."""
+
+    engine: Engine | None = None
+    weights: str | None = None  # a catalogue name, or the absolute path of a .gguf file or an ONNX folder
+    threads: Threads | None = None
+    slots: Slots | None = None
+    context: Count | None = None
+    batch: Count | None = None
+    batch_tokens: Count | None = None
+    url: str | None = None  # without a slash at its end
+    upstream_model: str | None = None
+    upstream_key_env: str | None = None
+    upstream_key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public name and the deployments that serve it, in the order they are tried."""
+
+    name: str
+    kind: Kind
+    aliases: tuple[str, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
+    context: Count | None = None
+    dimensions: Count | None = None
+    owned_by: str = "scibox"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured; `source` is the file it came from, None without a file."""
+
+    source: Path | None
+    data: Path
+    catalogue: Path | None = None  # an operator's own entries, over the shipped ones
+    server: Server = field(default_factory=Server)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    llama: Llama = field(default_factory=Llama)
+    embedder: Embedder = field(default_factory=Embedder)
+    models: tuple[Model, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration, where it is ("scibox.toml:12") and what to do."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` has everything found, in order."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems

@@ -1,0 +1,81 @@
+"""One value to the type of its field, or a sentence about what it should have been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from scibox.config.records import Between
+
+WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+
+
+class Wrong(Exception):
+    """A value that does not fit; the message is the end of a sentence: "must be ..., not ..."."""
+
+
+def decode(kind: Any, value: object, folder: Path) -> Any:
+    """Return `value` as the annotated type `kind`; relative paths are taken from `folder`; raises Wrong."""
+    plain, bounds = _bare(kind)
+    if get_origin(plain) is Literal:
+        if value not in get_args(plain):
+            raise Wrong(f"must be one of {', '.join(map(repr, get_args(plain)))}, not {value!r}")
+        return value
+    if get_origin(plain) is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise Wrong(f"must be a list of texts, not {value!r}")
+        return tuple(value)
+    if plain is Path:
+        return _path(value, folder)
+    decoded = _scalar(plain, value, bounds)
+    if bounds is not None and not bounds.low <= decoded <= bounds.high:  # also refuses nan
+        raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
+    return decoded
+
+
+def from_text(kind: Any, text: str) -> object:
+    """Return the text of an environment variable as the value a file would have had."""
+    plain, _ = _bare(kind)
+    try:
+        if plain in {int, float}:
+            return plain(text.strip())
+    except ValueError:
+        return text  # `decode` then says what it should be
+    if plain is bool:
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+    return text
+
+
+def _bare(kind: Any) -> tuple[Any, Between | None]:
+    """Take `| None` and `Annotated` off a type."""
+    if get_origin(kind) in {Union, UnionType}:
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is Annotated:
+        plain, bounds = get_args(kind)
+        return plain, bounds
+    return kind, None
+
+
+def _scalar(plain: Any, value: Any, bounds: Between | None) -> Any:
+    if plain is float and type(value) is int:
+        return float(value)
+    if type(value) is not plain:  # exactly: True is an int to isinstance
+        raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
+    if plain is str and not value:
+        raise Wrong("must not be empty")
+    return value
+
+
+def _wanted(plain: Any, bounds: Between | None) -> str:
+    word = WORDS[plain]
+    return word if bounds is None else f"{word} from {bounds.low:g} to {bounds.high:.0f}"
+
+
+def _path(value: object, folder: Path) -> Path:
+    if not isinstance(value, str) or not value:
+        raise Wrong(f"must be a path, not {value!r}")
+    try:
+        return folder.absolute() / Path(value).expanduser()
+    except RuntimeError as error:  # "~nobody" where there is no such person
+        raise Wrong(f"is a path that cannot be read: {error}") from error
