@@ -119,14 +119,8 @@ class Box:
         """Start the children and wait until they can answer, or until the service is to stop."""
         for child in self._children:
             await child.start()
-        ready = asyncio.gather(*(child.wait_ready() for child in self._children))
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not ready.done():
-            ready.cancel()
+        if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        await ready
         _say(banner.ready(self._url, self._secret, self._config.models, time.monotonic() - started_at))
 
     async def _ready(self) -> None:
@@ -139,15 +133,9 @@ class Box:
         running = self._gate.in_flight
         if running:
             _say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.server.drain_s):
-                while self._gate.in_flight and not self._stop.is_set():
-                    await asyncio.sleep(0.05)
+        await _first(self._gate.idle.wait(), self._stop.wait(), within_s=self._config.server.drain_s)
         self._door.ending.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                while self._gate.in_flight:
-                    await asyncio.sleep(0.01)
+        await _first(self._gate.idle.wait(), within_s=LAST_WORDS_S)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

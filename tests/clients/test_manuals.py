@@ -110,7 +110,9 @@ def test_programs_in_javascript(
         pytest.skip("node is not installed: the JavaScript of the manuals was not run")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.removeprefix("v").split(".")[0]) < 18:
-        pytest.skip(f"node {version.strip()} has no fetch (18 has): the JavaScript of the manuals was not run")
+        pytest.skip(
+            f"node {version.strip()} has no fetch (18 has): the JavaScript of the manuals was not run"
+        )
     _check([node], block, outcome, relay, manual_service, Path(node).parent, tmp_path)
 
 

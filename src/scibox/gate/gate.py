@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
@@ -24,6 +25,8 @@ class Gate:
         self._now = now
         self._is_draining = False
         self.in_flight = 0
+        self.idle = asyncio.Event()  # set while no call is in flight
+        self.idle.set()
 
     def authenticate(self, secret: str) -> Key:
         """The key of a secret, or `Unauthorized`."""
@@ -42,6 +45,8 @@ class Gate:
     def settle(self, ticket: Ticket, ending: Ending, code: str | None) -> None:
         """Close a ticket: one event, whatever happened. Never awaits."""
         self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
         first = ticket.first_chunk_at
         self._emit(
             CallEnded(
@@ -78,6 +83,7 @@ class Ticket:
 
     async def __aenter__(self) -> Ticket:
         self._gate.in_flight += 1
+        self._gate.idle.clear()
         return self
 
     def count(self, chunk: Chunk) -> None:
