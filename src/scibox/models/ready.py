@@ -149,7 +149,7 @@ def _onnx_folder(folder: Path) -> Weights:
         except ValueError as error:
             raise NotWeights(f"{folder / EMBEDDER_FILE} is not JSON: {error}") from error
     return Weights(
-        folder.name, "embedding", "embedder", settings.get("context"), settings.get("dimensions"), folder
+        folder.name, "embedding", "embedder", settings.get("max_tokens"), settings.get("dimensions"), folder
     )
 
 
