@@ -20,7 +20,7 @@ _PLACEHOLDER = "<YOUR_TOKEN>"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block. `line` is that of its opening fence, counted from 1; `heading` the nearest one above."""
+    """One fenced block. `line` is where it opens, counted from 1; `heading` the nearest one above."""
 
     language: str
     name: str

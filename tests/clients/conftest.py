@@ -1,6 +1,6 @@
 """What the client tests share: environments with `openai`, and a way to run a block against the service.
 
-The service itself is the session's `manual_service` (tests/conftest.py): `.base_url` without `/v1`, `.secret`.
+The service itself is the session's `manual_service` (tests/conftest.py), a `setting.Service`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from types import TracebackType
 class Relay:
     """Listens on a free port of 127.0.0.1 and passes bytes to and from `port`, as they come.
 
-    `asked_at` and `ended_at` (seconds of `time.monotonic()`) are of the first byte asked and the last one answered.
+    `asked_at` and `ended_at` are when the first byte was asked and the last one answered, in seconds of
+    `time.monotonic()`.
     """
 
     def __init__(self, port: int) -> None:
@@ -22,8 +23,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.asked_at = 0.0
-        self.ended_at = 0.0
+        self.forget()
 
     def __enter__(self) -> Relay:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -35,6 +35,11 @@ class Relay:
         for each in (self._listener, *self._sockets):
             _end(each)
             each.close()
+
+    def forget(self) -> None:
+        """Begin anew with the times."""
+        self.asked_at = 0.0
+        self.ended_at = 0.0
 
     def _accept(self) -> None:
         while True:

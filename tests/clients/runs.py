@@ -40,7 +40,7 @@ class Run:
 
 
 def environment(bin_folder: Path, **own: str) -> dict[str, str]:
-    """The machine's environment with `bin_folder` first on the path, and nothing that redirects the program."""
+    """The machine's environment, `bin_folder` first on the path, without what would redirect the program."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -52,7 +52,7 @@ def environment(bin_folder: Path, **own: str) -> dict[str, str]:
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout_s: float = 120) -> Run:
-    """Run to the end; `TimeoutError` (with what was printed) after `timeout_s`, when its whole group is killed."""
+    """Run to the end; after `timeout_s` its whole group is killed, with `TimeoutError`."""
     process = subprocess.Popen(
         argv,
         cwd=cwd,

@@ -6,6 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,87 +27,134 @@ RUNNABLE = ("bash", "python", "javascript")
 TRIES = 3  # a model may answer with three words, of which no stream can be seen
 
 
-def _cases() -> list[tuple[str, Block, Outcome | None]]:
-    """Every runnable block of every manual at hand with what it must do."""
-    cases: list[tuple[str, Block, Outcome | None]] = []
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A runnable block and what it must do; None where nobody has said it yet."""
+
+    manual: str
+    block: Block
+    outcome: Outcome | None
+
+    @property
+    def needs_openai(self) -> bool:
+        """Whether it is a program with the openai library."""
+        return self.block.language == "python" and "import OpenAI" in self.block.code
+
+
+def _cases() -> Iterator[Case]:
+    """Every runnable block of every manual at hand."""
     for manual in MANUALS:
-        own = [block for block in extract(manual.read_text("utf-8")) if block.language in RUNNABLE]
-        cases += [(manual.stem, block, OURS.get(block.name)) for block in own]
-    if ORIGINAL_MANUAL.exists():
-        seen: dict[str, int] = {}
-        for block in extract(ORIGINAL_MANUAL.read_text("utf-8")):
+        for block in extract(manual.read_text("utf-8")):
             if block.language in RUNNABLE:
-                order = seen[block.language] = seen.get(block.language, -1) + 1
-                cases.append(("original", block, ORIGINAL.get((block.language, order))))
-    return cases
+                yield Case(manual.stem, block, OURS.get(block.name))
+    if not ORIGINAL_MANUAL.exists():
+        return
+    seen: Counter[str] = Counter()
+    for block in extract(ORIGINAL_MANUAL.read_text("utf-8")):
+        if block.language in RUNNABLE:
+            yield Case("original", block, ORIGINAL.get((block.language, seen[block.language])))
+            seen[block.language] += 1
 
 
-def _named(cases: list[tuple[str, Block, Outcome | None]]) -> list[object]:
-    return [
-        pytest.param(*case, id=f"{case[0]}:{case[1].line}-{case[1].name or case[1].language}")
-        for case in cases
-    ]
+CASES = list(_cases())
 
 
-CASES = _cases()
-WITH_OPENAI = [case for case in CASES if case[1].language == "python" and "import OpenAI" in case[1].code]
-PYTHON = [case for case in CASES if case[1].language == "python" and case not in WITH_OPENAI]
-BASH = [case for case in CASES if case[1].language == "bash"]
-JAVASCRIPT = [case for case in CASES if case[1].language == "javascript"]
+def each(language: str, *, needs_openai: bool = False) -> pytest.MarkDecorator:
+    """Parametrizes a test with the blocks of a language."""
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, id=f"{case.manual}:{case.block.line}-{case.block.name or language}")
+            for case in CASES
+            if case.block.language == language and case.needs_openai == needs_openai
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A person's desk: an empty folder, the settings that the manual asks for, and a relay that watches."""
+
+    relay: Relay
+    service: Service
+    folder: Path
+
+    def try_out(self, case: Case, argv: list[str], bin_folder: Path) -> None:
+        """Run the block as it stands and look at what it did."""
+        block, outcome = case.block, case.outcome
+        assert outcome is not None, f"tests/clients/outcomes.py does not know the block in line {block.line}"
+        env = runs.environment(
+            bin_folder,
+            SCIBOX_BASE_URL=f"{self.relay.base_url}/v1",
+            SCIBOX_API_KEY=self.service.secret,
+            SCIBOX_DATA=str(self.folder / "data"),
+        )
+        for attempt in range(1, TRIES + 1):
+            self.relay.forget()
+            ended = runs.run([*argv, self._program(block)], env, self.folder)
+            succeeded(ended)
+            try:
+                outcome(ended, self.relay)
+            except TooShortError:
+                if attempt == TRIES:
+                    raise
+            else:
+                return
+
+    def _program(self, block: Block) -> str:
+        """What the interpreter is given: a command line for the shell, a file for the others."""
+        code = adapt(block.code, self.relay.base_url, self.service.secret)
+        if block.language == "bash":
+            return code
+        file = self.folder / ("program.mjs" if block.language == "javascript" else "program.py")
+        file.write_text(code, "utf-8")
+        return os.fspath(file)
+
+
+@pytest.fixture
+def desk(relay: Relay, manual_service: Service, tmp_path: Path) -> Desk:
+    return Desk(relay, manual_service, tmp_path)
 
 
 def test_the_original_manual_is_at_hand() -> None:
     if not ORIGINAL_MANUAL.exists():
         pytest.skip("the original's manual is not beside this checkout (../shared/manual): only ours was run")
-    kinds = [block.language for manual, block, _ in CASES if manual == "original"]
-    assert (kinds.count("bash"), kinds.count("python")) == (6, 3)
+    kinds = Counter(case.block.language for case in CASES if case.manual == "original")
+    assert kinds == {"bash": 6, "python": 3}
 
 
 def test_the_manuals_have_the_blocks_that_are_known_here() -> None:
     for manual in MANUALS:
-        assert [block.name for stem, block, _ in CASES if stem == manual.stem] == list(OURS)
+        assert [case.block.name for case in CASES if case.manual == manual.stem] == list(OURS)
 
 
 def test_the_manuals_install_as_the_newest_environment_was_made() -> None:
-    lines = [block.code.strip() for _, block, _ in BASH if "pip install" in block.code]
-    assert lines
-    assert set(lines) == {venvs.NEWEST_COMMAND}
+    lines = {case.block.code.strip() for case in CASES if "pip install" in case.block.code}
+    assert lines == {venvs.NEWEST_COMMAND}
 
 
-@pytest.mark.parametrize(("manual", "block", "outcome"), _named(BASH))
-def test_commands(
-    manual: str, block: Block, outcome: Outcome | None, relay: Relay, manual_service: Service, tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+@each("bash")
+def test_commands(case: Case, desk: Desk, request: pytest.FixtureRequest) -> None:
     bin_folder = Path(sys.executable).parent
-    if "curl" in block.code and shutil.which("curl") is None:
+    if "curl" in case.block.code and shutil.which("curl") is None:
         pytest.fail("curl is missing; install it with: apt-get install curl")
-    if "pip install" in block.code:
+    if "pip install" in case.block.code:
         bin_folder = request.getfixturevalue("openai_venvs")["newest"].bin
-    argv = ["bash", "-euo", "pipefail", "-c"]
-    _check(argv, block, outcome, relay, manual_service, bin_folder, tmp_path)
+    desk.try_out(case, ["bash", "-euo", "pipefail", "-c"], bin_folder)
 
 
-@pytest.mark.parametrize(("manual", "block", "outcome"), _named(PYTHON))
-def test_programs(
-    manual: str, block: Block, outcome: Outcome | None, relay: Relay, manual_service: Service, tmp_path: Path
-) -> None:
-    _check([sys.executable], block, outcome, relay, manual_service, Path(sys.executable).parent, tmp_path)
+@each("python")
+def test_programs(case: Case, desk: Desk) -> None:
+    desk.try_out(case, [sys.executable], Path(sys.executable).parent)
 
 
-@pytest.mark.parametrize(("manual", "block", "outcome"), _named(WITH_OPENAI))
-def test_programs_with_openai(
-    manual: str, block: Block, outcome: Outcome | None, relay: Relay, manual_service: Service, tmp_path: Path,
-    openai_venv: venvs.Venv,
-) -> None:  # fmt: skip
-    argv = [str(openai_venv.python)]
-    _check(argv, block, outcome, relay, manual_service, openai_venv.bin, tmp_path)
+@each("python", needs_openai=True)
+def test_programs_with_openai(case: Case, desk: Desk, openai_venv: venvs.Venv) -> None:
+    desk.try_out(case, [str(openai_venv.python)], openai_venv.bin)
 
 
-@pytest.mark.parametrize(("manual", "block", "outcome"), _named(JAVASCRIPT))
-def test_programs_in_javascript(
-    manual: str, block: Block, outcome: Outcome | None, relay: Relay, manual_service: Service, tmp_path: Path
-) -> None:
+@each("javascript")
+def test_programs_in_javascript(case: Case, desk: Desk) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the JavaScript of the manuals was not run")
@@ -113,43 +163,4 @@ def test_programs_in_javascript(
         pytest.skip(
             f"node {version.strip()} has no fetch (18 has): the JavaScript of the manuals was not run"
         )
-    _check([node], block, outcome, relay, manual_service, Path(node).parent, tmp_path)
-
-
-def _check(
-    argv: list[str],
-    block: Block,
-    outcome: Outcome | None,
-    relay: Relay,
-    service: Service,
-    bin_folder: Path,
-    folder: Path,
-) -> None:
-    assert outcome is not None, f"tests/clients/outcomes.py does not know the block in line {block.line}"
-    code = adapt(block.code, relay.base_url, service.secret)
-    env = runs.environment(
-        bin_folder,
-        SCIBOX_BASE_URL=f"{relay.base_url}/v1",
-        SCIBOX_API_KEY=service.secret,
-        SCIBOX_DATA=str(folder / "data"),
-    )
-    for attempt in range(1, TRIES + 1):
-        relay.asked_at = relay.ended_at = 0.0
-        ended = runs.run([*argv, _program(code, block, folder)], env, folder)
-        succeeded(ended)
-        try:
-            outcome(ended, relay)
-        except TooShortError:
-            if attempt == TRIES:
-                raise
-        else:
-            return
-
-
-def _program(code: str, block: Block, folder: Path) -> str:
-    """What the interpreter is given: a command line for the shell, a file for the others."""
-    if block.language == "bash":
-        return code
-    file = folder / ("program.mjs" if block.language == "javascript" else "program.py")
-    file.write_text(code, "utf-8")
-    return os.fspath(file)
+    desk.try_out(case, [node], Path(node).parent)

@@ -1,11 +1,12 @@
 """Throw-away environments with the releases of `openai` that we promise to work with. Every pin is here.
 
-1.92.0 is the first release that has `client.chat.completions.stream` (1.40.0 to 1.91.0 have it below `client.beta`
-only); 1.109.1 is the last of 1.x. The newest is not pinned: it is what the manual's own command installs that day.
+1.92.0 is the first release that has `client.chat.completions.stream` (1.40.0 to 1.91.0 have it below
+`client.beta` only); 1.109.1 is the last of 1.x. The newest is not pinned: it is what the manual's own command
+installs that day.
 
-The 1.x releases are given the last httpx that fits them (`httpx<1`) and the pydantic they were tried with, so that
-a new release of either does not look like a fault of ours. Releases before 1.55.3 would need httpx below 0.28, which
-dropped the argument `proxies`; none of ours does. From 3.0 on openai uses httpx2 and does not see these pins.
+The 1.x releases are given the last httpx that fits them (`httpx<1`) and the pydantic they were tried with, so
+that a new release of either does not look like a fault of ours. Releases before 1.55.3 would need httpx below
+0.28, which dropped the argument `proxies`; none of ours does. From 3.0 on openai uses httpx2.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def make(name: str, cache: Path) -> Venv:
     version = platform.python_version()
     venv = Venv(name, cache / f"{name}-py{version}")
     done = venv.folder / "complete.json"
-    wanted = json.dumps(PINS[name])
+    wanted = json.dumps([str(venv.folder), *PINS[name]])  # its programs name the folder: it cannot move
     if done.exists() and done.read_text() == wanted:
         return venv
     shutil.rmtree(venv.folder, ignore_errors=True)
