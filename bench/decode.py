@@ -123,8 +123,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", default="1,8,32")
+    parser.add_argument("flags", nargs="*", help="more flags of scibox serve, after --")
     options = parser.parse_args()
-    with running(options.data.resolve()) as service:
+    with running(options.data.resolve(), *options.flags) as service:
         print(
             f"first /health after {service.first_health_s:.2f} s, engines ready after {service.ready_s:.2f} s"
         )

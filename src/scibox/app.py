@@ -14,6 +14,7 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from scibox import __version__, banner
@@ -21,15 +22,16 @@ from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
 from scibox.core.types import ModelCard
 from scibox.engines import embedder, fake, llama
-from scibox.engines.supervisor import Command, Supervisor
+from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
-from scibox.models import pull
-from scibox.models.progress import Bar
-from scibox.models.ready import Weights
+from scibox.models.catalogue import with_own
+from scibox.models.progress import progress_on
+from scibox.models.pull import pull
+from scibox.models.ready import Weights, local
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
 from scibox.router.replica import Replica, Route
@@ -53,7 +55,10 @@ def serve(config: Config) -> int:
     with contextlib.closing(server.bind(listen)) as sock:  # first: a busy port must not cost a download
         weights = _obtain(config)
         with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
-            return uvloop.run(Box(config, weights, sockets, store).live(sock))
+            try:
+                return uvloop.run(Box(config, weights, sockets, store).live(sock))
+            except EngineFailed as error:
+                raise OperatorError(error.message) from error
 
 
 class Box:
@@ -175,10 +180,11 @@ class Box:
             )
         path = self._sockets / f"{len(self._children)}.sock"
         command, context = self._command(model, deployment, path)
-        self._children.append(Supervisor(model.name, command, path, report=self._log.emit))
+        self._children.append(Supervisor(model.name, command, path, report=self._note))
         return Replica(
             address=Address.parse(f"unix:{path}"),
             model=model.name,
+            secret="x",
             context=context,
             is_local=True,
             counts=deployment.engine == "llama",
@@ -188,7 +194,8 @@ class Box:
         """How to start a child of ours, and the context of one call there, in LLM tokens."""
         weights = self._weights.get(deployment)
         if weights is None:
-            return fake.command(str(path), model.name), deployment.context
+            settings = fake.Settings(socket=str(path), name=model.name)
+            return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
         if weights.engine == "embedder":
             limits = self._config.embedder
             settings = embedder.Settings(
@@ -214,6 +221,13 @@ class Box:
             )
         ), context
 
+    def _note(self, event: EngineEvent) -> None:
+        """What happens to the children, for the log; a ready one is no news at the first start."""
+        if event.state in {"restarting", "failed"}:
+            self._log.emit(Notice(event.detail, is_warning=True))
+        elif event.state == "ready" and event.restarts:
+            self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
+
     @property
     def _listen(self) -> server.Listen:
         own = self._config.server
@@ -230,11 +244,13 @@ class Box:
 def _obtain(config: Config) -> dict[Deployment, Weights]:
     """The weights of every local deployment; fetched where they are missing."""
     folder = config.data / "models"
+    known = with_own(config.catalogue)
     found: dict[Deployment, Weights] = {}
     for model in config.models:
         for deployment in model.deployments:
-            if deployment.weights is not None:
-                found[deployment] = pull.obtain(deployment.weights, folder, Bar())
+            name = deployment.weights
+            if name is not None:
+                found[deployment] = pull(known[name], folder, progress_on()) if name in known else local(Path(name))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 
 from scibox.config import Model
@@ -43,6 +44,6 @@ def ready(url: str, secret: str | None, models: Sequence[Model], seconds: float)
             "Try it" + (":" if secret else " (with your key in SCIBOX_API_KEY):"),
             "",
             f'curl {url}/v1/chat/completions -H "Authorization: Bearer {shown}" '
-            f"-H \"Content-Type: application/json\" -d '{json.dumps(body)}'",
+            f'-H "Content-Type: application/json" -d {shlex.quote(json.dumps(body))}',
         ]
     return "\n".join(lines)

@@ -81,26 +81,36 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from scibox.models import pull
-    from scibox.models.catalogue import entry
-    from scibox.models.progress import Bar
+    from scibox.core.names import nearest
+    from scibox.models.catalogue import with_own
+    from scibox.models.progress import progress_on
+    from scibox.models.pull import pull
+    from scibox.models.ready import verify
 
-    folder = _config(options).data / "models"
+    config = _config(options)
+    known, folder = with_own(config.catalogue), config.data / "models"
+    status = 0
     for name in options.name:
-        weights = (
-            pull.verify(entry(name), folder) if options.verify else pull.pull(entry(name), folder, Bar())
-        )
-        print(f"{name}: ready in {weights.path}")
-    return 0
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean '{close}'?" if close else "see: scibox models"
+            status = _fail(f"There is no model '{name}' in the catalogue; {hint}")
+            continue
+        weights = pull(known[name], folder, progress_on())
+        problems = verify(name, folder) if options.verify else []
+        for problem in problems:
+            status = _fail(problem)
+        if not problems:
+            print(f"{name}: {'verified' if options.verify else 'ready'} in {weights.path}")
+    return status
 
 
 def _models(options: argparse.Namespace) -> int:
-    from scibox.models.catalogue import catalogue, render_table
-    from scibox.models.pull import installed
+    from scibox.models.catalogue import render_table, with_own
+    from scibox.models.ready import installed_names
 
-    folder = _config(options).data / "models"
-    entries = catalogue()
-    print(render_table(entries, frozenset(name for name in entries if installed(name, folder))))
+    config = _config(options)
+    print(render_table(with_own(config.catalogue), installed_names(config.data / "models")))
     return 0
 
 
@@ -191,7 +201,7 @@ def _revoke_keys(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace, flags: dict[str, str | int] | None = None) -> Config:
     from scibox.config import load
 
-    overrides: dict[str, str | int] = dict(flags or {})
+    overrides: dict[str, str | int | None] = dict(flags or {})
     if options.data is not None:
         overrides["data"] = str(options.data)
     return load(options.config, os.environ, overrides)

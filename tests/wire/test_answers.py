@@ -7,6 +7,7 @@ from scibox.core.errors import (
     InvalidRequest,
     SciBoxError,
     UpstreamBroken,
+    UpstreamMisconfigured,
     UpstreamUnavailable,
 )
 from scibox.core.types import Usage
@@ -98,9 +99,9 @@ def test_what_is_no_answer_is_an_error(body: bytes) -> None:
         (400, b'{"error":{"message":"bad","type":"invalid_request_error"}}', InvalidRequest),
         (400, b'{"error":{"message":"too long","type":"exceed_context_size_error"}}', ContextTooLong),
         (400, b'{"error":{"message":"the model\'s maximum context length is 5"}}', ContextTooLong),
-        (401, b"", UpstreamUnavailable),
-        (403, b"", UpstreamUnavailable),
-        (404, b'{"error":"no such model"}', UpstreamUnavailable),
+        (401, b"", UpstreamMisconfigured),
+        (403, b"", UpstreamMisconfigured),
+        (404, b'{"error":"no such model"}', UpstreamMisconfigured),
         (429, b"", UpstreamUnavailable),
         (500, b"<html>", UpstreamBroken),
         (503, b'{"error":{"message":"Loading model"}}', UpstreamUnavailable),

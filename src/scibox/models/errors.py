@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scibox.core.errors import OperatorError
+
 
 class SourceFailed(Exception):
     """One source could not give its file; another one may. The message says why."""
@@ -11,7 +13,7 @@ class WrongDigest(SourceFailed):
     """The bytes that arrived are not the ones the catalogue names; nothing of them was kept."""
 
 
-class PullFailed(Exception):
+class PullFailed(OperatorError):
     """No source could give the weights, or there is no room for them; the message says what to do."""
 
 

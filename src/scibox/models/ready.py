@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scibox.core.errors import OperatorError
 from scibox.models.catalogue import Engine, Kind
 from scibox.models.fetch import Digest
 
@@ -57,7 +58,7 @@ class Manifest:
     files: dict[str, Piece]
 
 
-class NotWeights(Exception):
+class NotWeights(OperatorError):
     """A path that holds no weights an engine can read; the message says why."""
 
 

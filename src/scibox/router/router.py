@@ -11,7 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from scibox.core.errors import SciBoxError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from scibox.core.errors import (
+    SciBoxError,
+    UpstreamBroken,
+    UpstreamMisconfigured,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import Client, Exchange
 from scibox.wire import answers, chat, embeddings
@@ -21,6 +27,7 @@ from .replica import Replica, Route
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
+PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
 _RENDER = {"chat": chat.render, "embedding": embeddings.render}
 
 
@@ -52,7 +59,7 @@ class Router:
                         has_begun = True
                         yield chunk
                 return
-            except (UpstreamUnavailable, UpstreamBroken, UpstreamTimeout) as error:
+            except PASSED_ON as error:
                 if has_begun:
                     raise
                 failure = error

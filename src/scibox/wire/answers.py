@@ -16,6 +16,7 @@ from scibox.core.errors import (
     InvalidRequest,
     SciBoxError,
     UpstreamBroken,
+    UpstreamMisconfigured,
     UpstreamUnavailable,
 )
 from scibox.core.types import Chunk, Usage
@@ -110,9 +111,8 @@ def refusal(status: int, body: bytes) -> SciBoxError:
             return ContextTooLong(f"{message} Shorten the input.", param=param or "messages")
         return InvalidRequest(message or "The model server refused the request.", param=param)
     if status in (401, 403, 404):
-        return UpstreamUnavailable(
+        return UpstreamMisconfigured(
             "The model server refused the gateway; tell the operator to check its upstream key and name.",
-            code="upstream_misconfigured",
             retry_after_s=30,
         )
     if status in (429, 503):
