@@ -40,7 +40,7 @@ def test_every_setting_stands_on_the_page_with_its_variable_and_default() -> Non
         elif isinstance(setting.default, str):
             assert default == f"`{setting.default}`"
         else:
-            assert default == f"`{setting.default:g}`" or default == f"`{setting.default}`"
+            assert default in {f"`{setting.default:g}`", f"`{setting.default}`"}
 
 
 def test_every_field_of_a_model_stands_on_the_page() -> None:

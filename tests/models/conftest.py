@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from shelf import Door, Shelf
+
+from scibox.models.web import Web
 
 
 @pytest.fixture
@@ -23,3 +27,15 @@ def shelf() -> Iterator[Shelf]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "models"
+
+
+@pytest.fixture
+def web() -> Web:
+    # Only this environment: the machine's own pip settings and hub secrets have no place in these tests.
+    path = {"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
+    return Web(path, timeout_s=5.0, sleep=lambda _: None)

@@ -30,6 +30,11 @@ licence = "MIT"
 size_bytes = 1
 """
 SOURCE = f'[[mine.sources]]\nfile = "w.gguf"\nsha256 = "{"a" * 64}"\n'
+HUB_SOURCE = """[[mine.sources]]
+hugging_face = "a/b"
+revision = "c"
+files = [{ path = "w", name = "../w", sha256 = "hub" }]
+"""
 
 
 def test_the_default_models_come_from_the_registry_first_and_from_a_hub_second() -> None:
@@ -96,6 +101,7 @@ def test_an_own_catalogue_adds_to_the_shipped_one(tmp_path: Path) -> None:
         (ENTRY.replace('"llama"', '"lama"') + SOURCE, "engine is"),
         (ENTRY + "colour = 3\n" + SOURCE, "colour"),
         (ENTRY.replace("[mine]", '["../mine"]') + SOURCE.replace("mine", '"../mine"'), "a name has"),
+        (ENTRY + HUB_SOURCE, "'../w' is not the name of a file"),
         ("[mine", "Expected"),
     ],
 )

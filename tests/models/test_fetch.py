@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from shelf import Fault, Shelf
 
+from scibox.models.digest import Digest
 from scibox.models.errors import NoSpace, SourceFailed, WrongDigest
-from scibox.models.fetch import TRIES, Digest, Job, check_space, download
+from scibox.models.fetch import TRIES, Job, check_space, download
 from scibox.models.progress import Silent
 from scibox.models.web import Web
 

@@ -8,12 +8,12 @@ from scibox.config.records import (
     Deployment,
     Embedder,
     Engine,
-    Kind,
     Llama,
     Model,
     Problem,
     Server,
 )
+from scibox.models.catalogue import Kind
 
 __all__ = [
     "Config",

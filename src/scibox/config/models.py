@@ -9,11 +9,11 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from scibox.config.lines import Where
-from scibox.config.records import Deployment, Kind, Model
+from scibox.config.records import Deployment, Model
 from scibox.config.report import Report, named
 from scibox.config.values import Wrong, decode
 from scibox.core.names import nearest
-from scibox.models.catalogue import Entry
+from scibox.models.catalogue import Entry, Kind
 from scibox.models.ready import NotWeights, local
 
 # What each way to serve a model understands.

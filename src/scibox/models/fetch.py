@@ -9,7 +9,6 @@ old bytes may be at fault, it is fetched once more from the start.
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import random
 import ssl
@@ -20,34 +19,15 @@ from email.message import Message
 from pathlib import Path
 
 from scibox.models.catalogue import megabytes
+from scibox.models.digest import BLOCK_BYTES, Digest
 from scibox.models.errors import NoSpace, SourceFailed, WrongDigest
 from scibox.models.progress import Progress
 from scibox.models.web import Web
 
-BLOCK_BYTES = 1 << 18
 TRIES = 6  # in a row that bring nothing; a try that brings bytes starts the count again
 FIRST_TRIES = 3  # before any byte came: an unreachable source should give way to the next one soon
 LONGEST_WAIT_S = 30.0
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """What the whole file must hash to; `git-blob` is what a hub declares for small files."""
-
-    hex: str
-    kind: str = "sha256"
-
-    def of(self, path: Path) -> str:
-        """Return this kind of digest of a file."""
-        if self.kind == "git-blob":
-            state = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        else:
-            state = hashlib.sha256()
-        with path.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                state.update(block)
-        return state.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +61,14 @@ class _Broken(Exception):
 def download(job: Job, web: Web, progress: Progress) -> Path:
     """Fetch `job.url` into `job.target`, continuing what is there; raises SourceFailed or NoSpace."""
     if job.target.exists():
-        if job.digest.of(job.target) == job.digest.hex:
+        if job.digest.matches(job.target):
             return job.target
         job.target.unlink()
     job.target.parent.mkdir(parents=True, exist_ok=True)
     had_old_bytes = _size(job.part) > 0
     try:
         _whole(job, web, progress)
-        if not _is_right(job):
+        if not job.digest.matches(job.part):
             discard(job)
             if not had_old_bytes:
                 raise WrongDigest(
@@ -96,7 +76,7 @@ def download(job: Job, web: Web, progress: Progress) -> Path:
                 )
             progress.note(f"{job.label}: the earlier part was damaged; deleted, starting again")
             _whole(job, web, progress)
-            if not _is_right(job):
+            if not job.digest.matches(job.part):
                 discard(job)
                 raise WrongDigest(
                     f"what arrived is not what the catalogue names (digest of {job.label} differs)"
@@ -112,10 +92,6 @@ def discard(job: Job) -> None:
     """Delete what was fetched so far."""
     job.part.unlink(missing_ok=True)
     job.tag.unlink(missing_ok=True)
-
-
-def _is_right(job: Job) -> bool:
-    return job.digest.of(job.part) == job.digest.hex
 
 
 def _whole(job: Job, web: Web, progress: Progress) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from scibox.models.catalogue import HUB, File, HuggingFace
+from scibox.models.digest import Digest
 from scibox.models.errors import SourceFailed
-from scibox.models.fetch import Digest, Job, download
+from scibox.models.fetch import Job, download
 from scibox.models.progress import Progress
 from scibox.models.web import Web
 

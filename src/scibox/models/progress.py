@@ -6,8 +6,6 @@ import sys
 import time
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
-
 LINE_EVERY_S = 5.0  # often enough to show life, seldom enough for a log
 
 
@@ -47,17 +45,20 @@ class Bar:
     """A tqdm bar on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
+        from tqdm import tqdm  # noqa: PLC0415  imported late: most starts show no bar
+
         self._stream = stream
-        self._bar: Any = None  # tqdm ships no types
+        self._tqdm: Any = tqdm  # it ships no types
+        self._bar: Any = None
 
     def note(self, text: str) -> None:
         """Write a sentence above the bar."""
-        tqdm.write(text, file=self._stream)
+        self._tqdm.write(text, file=self._stream)
 
     def start(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
         """Draw a new bar."""
         self.finish()
-        self._bar = tqdm(
+        self._bar = self._tqdm(
             desc=label, initial=done_bytes, total=total_bytes, unit="B", unit_scale=True, file=self._stream
         )
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from scibox.models.catalogue import HUB, Entry, HuggingFace, LocalFile, Registry, Source, Url
 from scibox.models.conversion import Convert, convert
+from scibox.models.digest import Digest
 from scibox.models.errors import NoSpace, PullFailed, SourceFailed, WrongDigest
-from scibox.models.fetch import Digest, Job, check_space, download, full
+from scibox.models.fetch import Job, check_space, download, full
 from scibox.models.hub import fetch_files
 from scibox.models.progress import Progress
 from scibox.models.ready import (
@@ -199,7 +200,7 @@ def _copy(source: LocalFile, place: Place) -> Path:
     place.raw.mkdir()
     copy = place.raw / source.file.name
     shutil.copyfile(source.file, copy)
-    if Digest(source.sha256).of(copy) != source.sha256:
+    if not Digest(source.sha256).matches(copy):
         raise WrongDigest("it is not the file the catalogue names (its SHA-256 differs)")
     return copy
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from scibox.core.errors import OperatorError
 from scibox.models.catalogue import Engine, Kind
-from scibox.models.fetch import Digest
+from scibox.models.digest import Digest, digest_of
 
 MANIFEST = "manifest.json"
 GGUF_FILE = "model.gguf"
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def pieces_of(folder: Path) -> dict[str, Piece]:
     """Describe every file of a folder."""
     return {
-        path.name: Piece(Digest("").of(path), path.stat().st_size)
+        path.name: Piece(digest_of(path), path.stat().st_size)
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
@@ -118,7 +118,7 @@ def verify(name: str, models_dir: Path) -> list[str]:
         path = folder / file
         if not path.is_file():
             wrong.append(f"{path} is missing; fetch it again with: scibox pull {name}")
-        elif Digest(piece.sha256).of(path) != piece.sha256:
+        elif not Digest(piece.sha256).matches(path):
             wrong.append(
                 f"{path} is damaged (its SHA-256 differs); delete {folder} and run: scibox pull {name}"
             )

