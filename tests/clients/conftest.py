@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-import venvs
-from relay import Relay
-from setting import ENVIRONMENTS, Service
+
+from clients import venvs
+from clients.relay import Relay
+from clients.setting import ENVIRONMENTS, Service
 
 
 @pytest.fixture(scope="session")

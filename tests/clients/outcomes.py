@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from relay import Relay
-from runs import Run
+from clients.relay import Relay
+from clients.runs import Run
 
 CHAT, EMBEDDER = "smollm2-135m-instruct", "multilingual-e5-small"
 ALIASES = {"Qwen2.5-72B-Instruct-AWQ": CHAT, "bge-m3": EMBEDDER}

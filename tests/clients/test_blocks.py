@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from blocks import Block, adapt, extract
+
+from clients.blocks import Block, adapt, extract
 
 
 def test_a_block_knows_its_language_name_heading_and_line() -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import runs
-import venvs
-from blocks import Block, adapt, extract
-from outcomes import ORIGINAL, OURS, Outcome, TooShortError, succeeded
-from relay import Relay
-from setting import ROOT, Service
+
+from clients import runs, venvs
+from clients.blocks import Block, adapt, extract
+from clients.outcomes import ORIGINAL, OURS, Outcome, TooShortError, succeeded
+from clients.relay import Relay
+from clients.setting import ROOT, Service
 
 pytestmark = pytest.mark.real
 

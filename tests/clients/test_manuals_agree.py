@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from blocks import Block, extract
-from setting import ROOT
+
+from clients.blocks import Block, extract
+from clients.setting import ROOT
 
 # A double-quoted string or a comment; single quotes hold the shell's JSON, whose strings are double-quoted.
 _SENTENCE = re.compile(r'("(?:[^"\\\n]|\\.)*"|(?:#|//) .*)')

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
-import venvs
-from outcomes import ALIASES, CHAT, EMBEDDER, succeeded
-from setting import Service
+
+from clients import runs, venvs
+from clients.outcomes import ALIASES, CHAT, EMBEDDER, succeeded
+from clients.setting import Service
 
 pytestmark = pytest.mark.real
 

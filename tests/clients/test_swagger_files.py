@@ -6,7 +6,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-from setting import ROOT
+from clients.setting import ROOT
 
 FOLDER = ROOT / "src" / "scibox" / "http" / "static" / "swagger"
 

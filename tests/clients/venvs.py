@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import runs
+from clients import runs
 
 _WITH_1 = ("httpx==0.28.1", "pydantic==2.14.3")
 PINS: dict[str, tuple[str, ...]] = {
