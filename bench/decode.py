@@ -18,10 +18,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from service import Service, resident_mb, running
-
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from service import Service, resident_mb, running
 
 MODEL = "smollm2-135m-instruct"
 TOKENS = 64

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from live import Serve
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,9 @@ def models_dir() -> Path:
     """The folder with the weights of the default models."""
     folder = Path(os.environ.get("SCIBOX_TEST_MODELS", ROOT / ".cache" / "data" / "models"))
     if not (folder / "smollm2-135m-instruct").is_dir() or not (folder / "multilingual-e5-small").is_dir():
-        pytest.skip("the default weights are not here: run ./check, or set SCIBOX_TEST_MODELS to their folder")
+        pytest.skip(
+            "the default weights are not here: run ./check, or set SCIBOX_TEST_MODELS to their folder"
+        )
     return folder
 
 

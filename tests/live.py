@@ -37,14 +37,21 @@ def environment(data: Path) -> dict[str, str]:
 def scibox(data: Path, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     """Run one command of the command line."""
     return subprocess.run(
-        [*SERVE, *arguments], env=environment(data), capture_output=True, text=True, timeout=timeout_s, check=False
+        [*SERVE, *arguments],
+        env=environment(data),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
 class Serve:
     """`scibox serve` with its data in a folder; ends with the `with`."""
 
-    def __init__(self, data: Path, *flags: str, command: list[str] | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, data: Path, *flags: str, command: list[str] | None = None, port: int | None = None
+    ) -> None:
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.data = data
@@ -58,7 +65,12 @@ class Serve:
         env = {**environment(self.data), "XDG_RUNTIME_DIR": self._runtime.name}
         with self._log.open("wb") as stream:
             self.process = subprocess.Popen(
-                self._command, env=env, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True
+                self._command,
+                env=env,
+                stdout=stream,
+                stderr=stream,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         return self
 

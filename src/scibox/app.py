@@ -20,6 +20,7 @@ import uvloop
 from scibox import __version__, banner
 from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
+from scibox.core.events import Notice
 from scibox.core.types import ModelCard
 from scibox.engines import embedder, fake, llama
 from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
@@ -250,7 +251,10 @@ def _obtain(config: Config) -> dict[Deployment, Weights]:
         for deployment in model.deployments:
             name = deployment.weights
             if name is not None:
-                found[deployment] = pull(known[name], folder, progress_on()) if name in known else local(Path(name))
+                is_known = name in known
+                found[deployment] = (
+                    pull(known[name], folder, progress_on()) if is_known else local(Path(name))
+                )
     return found
 
 

@@ -47,7 +47,9 @@ def test_importing_any_module_does_no_io() -> None:
 
 def test_the_watch_sees_io() -> None:
     """The test above can fail: a module that does I/O when imported is seen."""
-    program = WATCH.replace("importlib.import_module(sys.argv[1])", "import tempfile; tempfile.mkdtemp('scibox')")
+    program = WATCH.replace(
+        "importlib.import_module(sys.argv[1])", "import tempfile; tempfile.mkdtemp('scibox')"
+    )
     run = subprocess.run([sys.executable, "-c", program, "-"], capture_output=True, text=True, check=True)
 
     assert any("scibox" in entry[1] for entry in json.loads(run.stdout))
@@ -64,5 +66,15 @@ def test_help_imports_next_to_nothing() -> None:
     loaded = run.stdout.rpartition("LOADED")[2].split()
 
     assert "serve" in run.stdout
-    heavy = {"asyncio", "uvicorn", "starlette", "msgspec", "numpy", "onnxruntime", "xllamacpp", "sqlite3", "ssl"}
+    heavy = {
+        "asyncio",
+        "uvicorn",
+        "starlette",
+        "msgspec",
+        "numpy",
+        "onnxruntime",
+        "xllamacpp",
+        "sqlite3",
+        "ssl",
+    }
     assert heavy & set(loaded) == set()

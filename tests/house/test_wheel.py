@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from live import Serve, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,9 @@ def test_it_holds_the_pages_and_nothing_of_the_tests(wheel: Path) -> None:
     assert "scibox/models/catalogue.toml" in names
     assert "scibox/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if "test" in name.lower() and not name.startswith("scibox/http/static")]
+    assert not [
+        name for name in names if "test" in name.lower() and not name.startswith("scibox/http/static")
+    ]
 
 
 @pytest.mark.timeout(900)
@@ -38,7 +41,9 @@ def test_it_starts_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     for arguments in (["-r", str(ROOT / "requirements.txt")], ["--no-deps", str(wheel)]):
         install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments]
         subprocess.run(install, check=True, timeout=600)
-    helped = subprocess.run([str(python.parent / "scibox"), "--help"], capture_output=True, text=True, check=True)
+    helped = subprocess.run(
+        [str(python.parent / "scibox"), "--help"], capture_output=True, text=True, check=True
+    )
     assert "serve" in helped.stdout
 
     config = tmp_path / "remote.toml"

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from live import Serve, free_port, scibox
 
 pytestmark = pytest.mark.real
@@ -50,7 +51,9 @@ def test_first_start_second_start_and_end(data_with_models: Path) -> None:
         serve.until_said("Ready")
         secret = serve.operator_secret()
         pasted = next(line for line in serve.said().splitlines() if line.startswith("curl "))
-        answer = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=True, timeout=60)
+        answer = subprocess.run(
+            ["bash", "-c", pasted], capture_output=True, text=True, check=True, timeout=60
+        )
         assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
         status, body = serve.post(
             "/v1/embeddings", {"model": "multilingual-e5-small", "input": ["осень", "autumn"]}, secret
@@ -77,7 +80,11 @@ def test_the_real_context_is_known(data_with_models: Path) -> None:
         context = cards["smollm2-135m-instruct"]["max_model_len"]
         # A short word is one LLM token or two.
         for words, expected in ((context // 8, 200), (context * 4, 400)):
-            body = {**CHAT, "messages": [{"role": "user", "content": "dog cat " * (words // 2)}], "max_tokens": 1}
+            body = {
+                **CHAT,
+                "messages": [{"role": "user", "content": "dog cat " * (words // 2)}],
+                "max_tokens": 1,
+            }
             status, answer = serve.post("/v1/chat/completions", body, secret)
             assert status == expected, answer
         assert answer["error"]["code"] == "context_length_exceeded"

@@ -13,7 +13,7 @@ from scibox.config.records import (
     Problem,
     Server,
 )
-from scibox.models.catalogue import Kind
+from scibox.core.types import Kind
 
 __all__ = [
     "Config",

@@ -159,6 +159,6 @@ class _Scanner:
 
     def _take(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self._text, self._at)
-        assert found is not None, "the real parser accepted this text"  # noqa: S101
+        assert found is not None, "the real parser accepted this text"
         self._at = found.end()
         return found.group()

