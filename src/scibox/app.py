@@ -44,6 +44,7 @@ from scibox.store.keys import KeyStore
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 
+DEFAULT_CONTEXT = 4096  # LLM tokens, of weights that do not say
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -185,7 +186,6 @@ class Box:
         return Replica(
             address=Address.parse(f"unix:{path}"),
             model=model.name,
-            secret="x",
             context=context,
             is_local=True,
             counts=deployment.engine == "llama",
@@ -208,7 +208,7 @@ class Box:
             )
             return embedder.command(settings), weights.context
         defaults = self._config.llama
-        context = deployment.context or defaults.context or weights.context or llama.DEFAULT_CONTEXT
+        context = deployment.context or defaults.context or weights.context or DEFAULT_CONTEXT
         return llama.command(
             llama.Settings(
                 socket=str(path),
