@@ -72,7 +72,7 @@ class File:
                 raise ValueError(f"{path.name} has blocks of {block} weights, {BLOCK} were expected")
             self.sizes = Sizes(*counts, epsilon=epsilon)
             self.vocabulary = self._vocabulary()
-            self._tensors = {name: where for name, where in self._directory()}
+            self._tensors = dict(self._directory())
         except (struct.error, IndexError) as broken:
             raise ValueError(f"{path.name} is cut short") from broken
 
@@ -95,8 +95,7 @@ class File:
 
     def _take(self, form: str) -> tuple[int, ...]:
         size = struct.calcsize(form)
-        values = struct.unpack(form, self._raw(size))
-        return values
+        return struct.unpack(form, self._raw(size))
 
     def _raw(self, size: int) -> bytes:
         raw = self._data[self._at : self._at + size].tobytes()
