@@ -183,9 +183,7 @@ class Graph:
 
     def _residual(self, y: str, x: str, bias: str, norm: str, out: str) -> str:
         inputs = [y, x, self._floats(f"{norm}.w"), self._floats(f"{norm}.b"), self._floats(bias)]
-        return self._node(
-            "SkipLayerNormalization", inputs, out, domain=CONTRIB, epsilon=self._sizes.epsilon
-        )
+        return self._node("SkipLayerNormalization", inputs, out, domain=CONTRIB, epsilon=self._sizes.epsilon)
 
     def _matmul(self, x: str, parts: list[Blocks], out: str) -> str:
         """x [.., columns] times the transpose of the parts stacked by rows, in float32 arithmetic."""

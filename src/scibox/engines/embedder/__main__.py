@@ -39,7 +39,7 @@ async def _serve(server: uvicorn.Server, app: App, settings: Settings) -> None:
     serving = asyncio.create_task(server.serve())
     try:
         app.ready = await asyncio.to_thread(_load, settings)
-    except Exception as failure:  # noqa: BLE001  # a file of any kind may be wrong in any way
+    except Exception as failure:  # a file of any kind may be wrong in any way
         sys.stderr.write(f"embedder: cannot load {settings.weights}: {failure}\n")
         sys.stderr.flush()
         os._exit(1)

@@ -12,11 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from scibox.engines.embedder.arrays import Ids, Vectors
 from scibox.engines.embedder.line import Batch, Line
-
-Vectors = npt.NDArray[np.float32]
 
 
 class Encodes(Protocol):
@@ -26,12 +24,12 @@ class Encodes(Protocol):
     def dimensions(self) -> int:
         """The width of a vector."""
 
-    def encode(self, texts: Sequence[Sequence[int]], length: int) -> Vectors:
+    def encode(self, texts: Sequence[Ids], length: int) -> Vectors:
         """Vectors of id lists padded to `length`."""
 
 
 class _Call:
-    def __init__(self, texts: Sequence[Sequence[int]], dimensions: int) -> None:
+    def __init__(self, texts: Sequence[Ids], dimensions: int) -> None:
         self.texts = texts
         self.vectors: Vectors = np.empty((len(texts), dimensions), np.float32)
         self.missing = len(texts)
@@ -49,7 +47,7 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._runner: asyncio.Task[None] | None = None
 
-    async def embed(self, texts: Sequence[Sequence[int]]) -> Vectors:
+    async def embed(self, texts: Sequence[Ids]) -> Vectors:
         """Vectors [texts, dimensions] in the order of the texts; when cancelled, what still waits is dropped."""
         call = _Call(texts, self._encoder.dimensions)
         self._last_number += 1
@@ -72,7 +70,7 @@ class Desk:
             texts = [self._calls[place.call].texts[place.index] for place in batch.places]
             try:
                 vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts, batch.length)
-            except Exception as failure:  # noqa: BLE001  # whatever it is, its calls end with it and others go on
+            except Exception as failure:  # whatever it is, its calls end with it and others go on
                 self._fail(batch, failure)
             else:
                 self._deliver(batch, vectors)

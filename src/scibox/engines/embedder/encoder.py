@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from scibox.engines.embedder.arrays import Ids, Vectors
 from scibox.engines.embedder.recipe import Recipe
 
-Vectors = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.int64]
 
 # Names that exporters give, the more finished first.
@@ -35,7 +35,7 @@ class Encoder:
         self._output, self._is_pooled = _output(self._session)
         self.dimensions = self._dimensions()
 
-    def encode(self, texts: Sequence[Sequence[int]], length: int) -> Vectors:
+    def encode(self, texts: Sequence[Ids], length: int) -> Vectors:
         """Vectors [texts, dimensions] of id lists, each padded to `length`; FloatingPointError if one is not finite."""
         ids = np.full((len(texts), length), self._recipe.pad_id, np.int64)
         mask = np.zeros((len(texts), length), np.int64)
@@ -55,9 +55,11 @@ class Encoder:
 
     def _dimensions(self) -> int:
         """From the recipe, or measured: a graph need not say its width. Runs once either way, so it fails early."""
-        width = self.encode([[self._recipe.pad_id]], 1).shape[1]
+        width = self.encode([np.array([self._recipe.pad_id], np.int32)], 1).shape[1]
         if self._recipe.dimensions not in (0, width):
-            raise ValueError(f"the graph gives {width} dimensions, embedder.json says {self._recipe.dimensions}")
+            raise ValueError(
+                f"the graph gives {width} dimensions, embedder.json says {self._recipe.dimensions}"
+            )
         return width
 
 

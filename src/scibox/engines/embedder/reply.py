@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
+from scibox.engines.embedder.arrays import Vectors
 
 
 def render(model: str, vectors: Vectors, *, as_base64: bool, prompt_tokens: int) -> bytes:
@@ -20,7 +18,8 @@ def render(model: str, vectors: Vectors, *, as_base64: bool, prompt_tokens: int)
         form = "[" + ",".join(["%.9g"] * vectors.shape[1]) + "]"
         items = [(form % tuple(row)).encode() for row in vectors.tolist()]
     data = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, item) for index, item in enumerate(items)
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, item)
+        for index, item in enumerate(items)
     )
     return b'{"object":"list","model":%b,"data":[%b],"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
         msgspec.json.encode(model),

@@ -62,7 +62,7 @@ class App:
             return
         except SciBoxError as error:
             await _send(send, error.status, _error(error))
-        except Exception as error:  # noqa: BLE001  # the border: anything else is our fault, said in one line
+        except Exception as error:  # the border: anything else is our fault, said in one line
             sys.stderr.write(f"embedder: {type(error).__name__}: {error}\n")
             await _send(send, 500, _error(SciBoxError("The embedder failed on this call.")))
 
@@ -116,7 +116,9 @@ class App:
 
     def _loaded(self) -> Ready:
         if self.ready is None:
-            raise UpstreamUnavailable("The embedding model is still loading.", code="loading", retry_after_s=1)
+            raise UpstreamUnavailable(
+                "The embedding model is still loading.", code="loading", retry_after_s=1
+            )
         return self.ready
 
 
@@ -172,5 +174,3 @@ async def _send(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
