@@ -1,0 +1,64 @@
+"""Texts to token ids, with the model's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from scibox.core.errors import ContextTooLong
+from scibox.engines.embedder.arrays import Ids
+
+# Splitting 20 MB at once takes half a minute and a gigabyte: texts are split a few at a time, and of a text of more
+# characters than this per allowed id the beginning is tried first. No tokenizer makes pieces so long on average.
+CHARACTERS_PER_ID = 32
+TEXTS_AT_ONCE = 64
+
+
+class Splitter:
+    """Adds the prefix and the special ids; refuses what the model cannot read whole."""
+
+    def __init__(self, folder: Path, prefix: str, max_tokens: int) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # A file may ask for cutting and padding; here nothing is ever cut in silence, and padding is the line's.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._prefix = prefix
+        self._max_tokens = max_tokens
+
+    def split(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each text as the model will see it; ContextTooLong names the first text that does not fit."""
+        found: list[Ids] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[start : start + TEXTS_AT_ONCE]
+            self._try_beginnings(some, start)
+            encoded = self._tokenizer.encode_batch_fast([self._prefix + text for text in some])
+            for index, one in enumerate(encoded, start):
+                if len(one) > self._max_tokens:
+                    raise self._too_long(index, str(len(one)))
+                found.append(np.array(one.ids, np.int32))
+        return found
+
+    def ids(self, text: str, *, special: bool) -> list[int]:
+        """The ids of one text alone: no prefix, special ids if asked for."""
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        return found
+
+    def _try_beginnings(self, texts: Sequence[str], start: int) -> None:
+        enough = CHARACTERS_PER_ID * self._max_tokens
+        for index, text in enumerate(texts, start):
+            if len(text) <= enough:
+                continue
+            # The cut may split a piece in two and so count one more: the last two are not counted.
+            count = len(self._tokenizer.encode(self._prefix + text[:enough])) - 2
+            if count > self._max_tokens:
+                raise self._too_long(index, f"more than {count}")
+
+    def _too_long(self, index: int, count: str) -> ContextTooLong:
+        return ContextTooLong(
+            f"input[{index}] has {count} tokens, this model reads at most {self._max_tokens}; "
+            "split it into parts and embed each.",
+            param="input",
+        )
