@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from scibox.config import check
@@ -80,6 +81,7 @@ def written(value: Any) -> str:
     return json.dumps(value)
 
 
+@hypothesis_settings(deadline=None)  # machines of CI are shared
 @given(FILES)
 def test_a_file_never_breaks_the_reader(table: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +95,7 @@ def test_a_file_never_breaks_the_reader(table: dict[str, Any]) -> None:
         assert check(path, {}) == problems
 
 
+@hypothesis_settings(deadline=None)  # machines of CI are shared
 @given(st.sampled_from([setting.variable for setting in settings().values()]), st.text(max_size=9))
 def test_a_variable_never_breaks_the_reader(variable: str, text: str) -> None:
     assert all(variable in str(problem) or text for problem in check(None, {variable: text}))
