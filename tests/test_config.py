@@ -186,6 +186,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
         ("[deadlines]\ntotal_s = -1", "deadlines.total_s must be a number from 0.001 to 604800, not -1"),
         ("[deadlines]\ntotal_s = nan", "deadlines.total_s must be a number"),
         ("data = 3", "data must be a path, not 3"),
+        ('data = "a\\u0000b"', "data must not have a NUL character"),
+        (MODEL + 'engine = "llama"\nweights = "/a\\u0000b"', "weights must not have a NUL character"),
         ("[server]\ntls_key = 'no.pem'", "server.tls_key needs server.tls_certificate beside it"),
         ("[server]\ntls_key = 'no.pem'", "server.tls_key: there is no file"),
         ("[server\nport = 1", "scibox.toml:1: not valid TOML"),

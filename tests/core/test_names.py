@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scibox.core.names import nearest
@@ -36,11 +36,13 @@ def test_knows_nothing_of_nothing() -> None:
     assert nearest("x", ()) is None
 
 
+@settings(deadline=None)  # machines of CI are shared
 @given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=5))
 def test_finds_a_known_name_or_none(name: str, known: list[str]) -> None:
     assert nearest(name, known) in {None, *known}
 
 
+@settings(deadline=None)  # machines of CI are shared
 @given(st.lists(st.text("abcdef-", min_size=1, max_size=12), min_size=1, max_size=5))
 def test_a_name_is_nearest_to_itself(known: list[str]) -> None:
     for name in known:

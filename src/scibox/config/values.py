@@ -10,6 +10,8 @@ from scibox.config.records import Between
 
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 
+NUL = "must not have a NUL character in it"
+
 
 class Wrong(Exception):
     """A value that does not fit; the message is the end of a sentence: "must be ..., not ..."."""
@@ -64,6 +66,8 @@ def _scalar(plain: Any, value: Any, bounds: Between | None) -> Any:
         raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
     if plain is str and not value:
         raise Wrong("must not be empty")
+    if plain is str and "\0" in value:
+        raise Wrong(NUL)
     return value
 
 
@@ -75,6 +79,8 @@ def _wanted(plain: Any, bounds: Between | None) -> str:
 def _path(value: object, folder: Path) -> Path:
     if not isinstance(value, str) or not value:
         raise Wrong(f"must be a path, not {value!r}")
+    if "\0" in value:
+        raise Wrong(NUL)
     try:
         return folder.absolute() / Path(value).expanduser()
     except RuntimeError as error:  # "~nobody" where there is no such person
