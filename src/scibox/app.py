@@ -22,7 +22,8 @@ from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
 from scibox.core.types import ModelCard
-from scibox.engines import embedder, fake, llama
+from scibox.engines import fake, llama
+from scibox.engines.embedder.settings import Settings as EmbedderSettings
 from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
@@ -199,14 +200,14 @@ class Box:
             return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
         if weights.engine == "embedder":
             limits = self._config.embedder
-            settings = embedder.Settings(
+            embedder = EmbedderSettings(
                 socket=str(path),
                 weights=str(weights.path),
                 name=model.name,
                 threads=deployment.threads or limits.threads or _cores(),
                 batch_tokens=deployment.batch_tokens or limits.batch_tokens,
             )
-            return embedder.command(settings), weights.context
+            return Command("scibox.engines.embedder", msgspec.json.encode(embedder)), weights.context
         defaults = self._config.llama
         context = deployment.context or defaults.context or weights.context or DEFAULT_CONTEXT
         return llama.command(
