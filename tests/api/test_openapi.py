@@ -1,0 +1,172 @@
+"""The OpenAPI document: valid, honest in its examples, and nothing made from it brings the service down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from rig import SECRET, Rig, rig
+
+from scibox.wire import openapi
+
+DOCUMENT = json.loads(openapi.render("1.2.3"))
+
+
+def schema(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+
+
+def test_the_document_is_valid_openapi_3_1() -> None:
+    validate(DOCUMENT, cls=OpenAPIV31SpecValidator)
+    assert DOCUMENT["openapi"].startswith("3.1")
+    assert DOCUMENT["info"]["version"] == "1.2.3"
+
+
+def test_every_endpoint_but_health_asks_for_a_key() -> None:
+    assert DOCUMENT["security"] == [{"key": []}]
+    assert DOCUMENT["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    free = [
+        path
+        for path, item in DOCUMENT["paths"].items()
+        for method in ("get", "post")
+        if item.get(method, {}).get("security") == []
+    ]
+    assert free == ["/health"]
+
+
+@pytest.mark.parametrize(
+    ("example", "name"),
+    [(openapi.CHAT_EXAMPLE, "ChatRequest"), (openapi.EMBEDDING_EXAMPLE, "EmbeddingRequest")],
+)
+def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
+    jsonschema.validate(example, schema(name))
+
+
+async def test_what_is_answered_fits_the_document() -> None:
+    async with rig() as r:
+        answers = {
+            "ModelList": await r.client.get("/v1/models"),
+            "Model": await r.client.get("/v1/models/chatty"),
+            "KeyInfo": await r.client.get("/v1/key"),
+            "Health": await r.client.get("/health"),
+            "ChatCompletion": await r.client.post(
+                "/v1/chat/completions", json={**openapi.CHAT_EXAMPLE, "model": "chatty"}
+            ),
+            "EmbeddingList": await r.client.post(
+                "/v1/embeddings", json={**openapi.EMBEDDING_EXAMPLE, "model": "vectors"}
+            ),
+            "Error": await r.client.get("/v1/models/none"),
+        }
+
+    for name, answer in answers.items():
+        jsonschema.validate(answer.json(), schema(name))
+
+
+async def test_every_documented_path_leads_somewhere_and_only_health_without_a_key() -> None:
+    async with rig() as r:
+        for path, item in DOCUMENT["paths"].items():
+            for method in ("get", "post"):
+                if method in item:
+                    url = re.sub(r"\{name\}", "chatty", path)
+                    body = b"{}" if method == "post" else None
+                    with_key = await r.client.request(method, url, content=body)
+                    without = await r.client.request(method, url, content=body, headers={"authorization": ""})
+
+                    assert with_key.status_code not in {401, 404, 405, 500}, url
+                    assert (without.status_code == 200) == (path == "/health")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(sorted(DOCUMENT["components"]["schemas"]["ChatRequest"]["properties"]))
+chat_bodies = st.builds(
+    lambda more: {"model": "chatty", "messages": [{"role": "user", "content": "x"}], **more},
+    st.dictionaries(names, json_values, max_size=4),
+)
+embedding_bodies = st.builds(
+    lambda value, more: {"model": "vectors", "input": value, **more},
+    json_values,
+    st.dictionaries(st.sampled_from(["encoding_format", "dimensions", "user", "model"]), json_values, max_size=2),
+)
+raw_bodies = st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode())
+
+
+class Fuzz:
+    """One gateway for all examples of a property: a loop of its own, driven from outside."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.context = rig()
+        self.rig: Rig = self.loop.run_until_complete(self.context.__aenter__())
+
+    def post(self, path: str, body: bytes) -> tuple[int, Any]:
+        async def ask() -> tuple[int, Any]:
+            answer = await self.rig.client.post(path, content=body)
+            is_json = answer.headers["content-type"].startswith("application/json")
+            return answer.status_code, answer.json() if is_json else None
+
+        return self.loop.run_until_complete(ask())
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.context.__aexit__(None, None, None))
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Any:
+    made = Fuzz()
+    yield made
+    made.close()
+
+
+quick = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def check(fuzz: Fuzz, path: str, body: bytes) -> None:
+    status, answer = fuzz.post(path, body)
+
+    assert status in {200, 400, 404, 413}, (status, answer, body)
+    if status != 200:
+        assert set(answer["error"]) == {"message", "type", "param", "code"}
+        assert answer["error"]["message"]
+        assert SECRET not in str(answer)
+    assert fuzz.rig.gate.in_flight == 0
+
+
+@quick
+@given(chat_bodies)
+def test_no_chat_body_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any]) -> None:
+    check(fuzz, "/v1/chat/completions", json.dumps(body).encode())
+
+
+@quick
+@given(embedding_bodies)
+def test_no_embedding_body_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any]) -> None:
+    check(fuzz, "/v1/embeddings", json.dumps(body).encode())
+
+
+@quick
+@given(st.sampled_from(["/v1/chat/completions", "/v1/embeddings"]), raw_bodies)
+def test_no_bytes_bring_a_5xx(fuzz: Fuzz, path: str, body: bytes) -> None:
+    check(fuzz, path, body)
+
+
+@quick
+@given(chat_bodies, st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
+def test_no_mutation_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any], changes: list[tuple[int, int]]) -> None:
+    raw = bytearray(json.dumps(body).encode())
+    for at, byte in changes:
+        raw[at % len(raw)] = byte
+    check(fuzz, "/v1/chat/completions", bytes(raw))
