@@ -7,7 +7,7 @@ import sys
 import openai
 
 client = openai.OpenAI(api_key=os.environ["SCIBOX_API_KEY"], base_url=os.environ["SCIBOX_BASE_URL"])
-texts = ["query: Привет, мир", "query: Hello, world", "query: 你好"]
+texts = ["Привет, мир", "Hello, world", "你好"]
 by_default = client.embeddings.create(model="multilingual-e5-small", input=texts)
 as_numbers = client.embeddings.create(model="multilingual-e5-small", input=texts, encoding_format="float")
 json.dump(
