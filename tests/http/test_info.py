@@ -165,7 +165,7 @@ async def test_swagger_needs_nothing_from_elsewhere() -> None:
         document = (await r.client.get("/openapi.json")).json()
 
     assert "text/html" in page.headers["content-type"]
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "://" not in page.text
     assert script.status_code == 200
     assert document["openapi"].startswith("3.1")
