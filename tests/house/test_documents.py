@@ -40,6 +40,18 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", ["docs/manual.en.md", "docs/manual.ru.md"])
+def test_the_manual_explains_every_code_of_an_error(page: str) -> None:
+    rooms = ("core", "wire", "gate", "router", "service", "upstream", "http")
+    code = "\n".join(
+        path.read_text("utf-8") for room in rooms for path in (ROOT / "src" / "scibox" / room).glob("*.py")
+    )
+    codes = set(re.findall(r'\bcode(?:: str)? ?= ?"([a-z_]+)"', code))
+
+    assert len(codes) > 15
+    assert [name for name in sorted(codes) if f"`{name}`" not in (ROOT / page).read_text("utf-8")] == []
+
+
 def test_the_architecture_page_is_short() -> None:
     assert len((ROOT / "docs" / "architecture.md").read_text("utf-8").splitlines()) < 150
 

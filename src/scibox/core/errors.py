@@ -37,7 +37,7 @@ class InvalidRequest(SciBoxError):
 
     status = 400
     type = "invalid_request_error"
-    code = "invalid_request"
+    code = "invalid_value"
 
 
 class ContextTooLong(InvalidRequest):
@@ -52,14 +52,6 @@ class Unauthorized(SciBoxError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
-
-
-class Forbidden(SciBoxError):
-    """A good key that may not do this."""
-
-    status = 403
-    type = "permission_error"
-    code = "permission_denied"
 
 
 class ModelNotFound(SciBoxError):

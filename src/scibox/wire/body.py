@@ -75,4 +75,4 @@ def _mismatch(text: str) -> InvalidRequest:
         message = f"Wrong value in '{path}': {what[:1].lower()}{what[1:]}."
     else:
         message = f"The body must be a JSON object: {what[:1].lower()}{what[1:]}."
-    return InvalidRequest(message.replace("`", "'"), param=path or "body", code="invalid_value")
+    return InvalidRequest(message.replace("`", "'"), param=path or "body")

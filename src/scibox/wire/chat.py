@@ -156,11 +156,9 @@ def _check_message(index: int, message: Message) -> None:
         raise InvalidRequest(
             f"'{where}.content' is missing; give the text of the {message.role} message.",
             param=f"{where}.content",
-            code="invalid_value",
         )
     if message.role == "tool" and not message.tool_call_id:
         raise InvalidRequest(
             f"'{where}.tool_call_id' is missing; name the tool call that this answers.",
             param=f"{where}.tool_call_id",
-            code="invalid_value",
         )

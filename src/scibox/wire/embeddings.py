@@ -70,7 +70,7 @@ def render(call: Call, model: str) -> bytes:
 def _texts(value: str | list[str | int | list[int]]) -> list[str]:
     items = [value] if isinstance(value, str) else value
     if not items:
-        raise InvalidRequest("'input' is empty; give at least one text.", param="input", code="invalid_value")
+        raise InvalidRequest("'input' is empty; give at least one text.", param="input")
     texts: list[str] = []
     for index, item in enumerate(items):
         where = "input" if isinstance(value, str) else f"input[{index}]"
@@ -82,6 +82,6 @@ def _texts(value: str | list[str | int | list[int]]) -> list[str]:
                 code="token_ids_not_supported",
             )
         if not item.strip():
-            raise InvalidRequest(f"'{where}' is empty; leave it out.", param=where, code="invalid_value")
+            raise InvalidRequest(f"'{where}' is empty; leave it out.", param=where)
         texts.append(item)
     return texts
