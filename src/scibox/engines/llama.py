@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # OpenMP reads these when it is loaded. With its default a waiting thread spins, and on a machine whose cores
 # are all in use it spins away the time slice of the thread it waits for (bench/threads.py).
-THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
 
@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int = 0
     slots: int = 8
     context: int = 2048
-    batch: int = 512
+    batch: int = 128
     embedding: bool = False
     pooling: str | None = None
 
