@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # OpenMP reads these when it is loaded. With its default a waiting thread spins, and on a machine whose cores
 # are all in use it spins away the time slice of the thread it waits for (bench/threads.py).
-THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
 
@@ -30,7 +30,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one llama.cpp serves one file of weights.
 
     `context` is in LLM tokens and for each slot; `name` is the `model` of every answer; 0 `threads` means
-    as many as there are cores; `batch` is how many prompt tokens are computed at a time.
+    as many as there are cores; `batch` is how many prompt tokens are computed at a time: within one, nothing
+    can be cancelled and nobody else gets a token.
     """
 
     socket: str
@@ -39,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int = 0
     slots: int = 8
     context: int = 2048
-    batch: int = 512
+    batch: int = 128
     embedding: bool = False
     pooling: str | None = None
 
@@ -61,7 +62,9 @@ def configure(params: xllamacpp.CommonParams, settings: Settings, cores: int) ->
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_parallel = settings.slots
     params.n_ctx = settings.context * settings.slots  # it is divided among the slots
-    params.n_batch = params.n_ubatch = settings.batch
+    # A pooled text must fit into one batch: a longer one is answered with 500.
+    batch = max(settings.batch, settings.context) if settings.embedding else settings.batch
+    params.n_batch = params.n_ubatch = batch
     params.embedding = settings.embedding
     if settings.pooling is not None:
         params.pooling_type = POOLING[settings.pooling]
@@ -80,6 +83,9 @@ def _close_doors(params: xllamacpp.CommonParams) -> None:
     params.endpoint_metrics = False
     params.sse_ping_interval = -1  # heartbeats are the gateway's: it knows whether the client waits
     params.cache_ram_mib = 0  # prompts of one owner stay nowhere but in a slot
+    params.kv_unified = (
+        False  # a shared cache that overflows ends every answer at once, whoever overfilled it
+    )
     params.verbosity = 1  # errors; prompts are logged from level 4
     params.warmup = True
 
@@ -88,7 +94,10 @@ def main() -> None:
     """Load the weights and serve until the parent ends."""
     settings = begin(Settings)
     refuse_bad(settings)
-    import xllamacpp  # noqa: PLC0415 - 0.3 s; settings that are wrong are told before
+    try:
+        import xllamacpp  # noqa: PLC0415 - 0.3 s; settings that are wrong are told before
+    except ImportError as error:  # the wheel brings everything but the OpenMP runtime
+        fail(f"llama.cpp cannot be loaded: {error}. On Debian and Ubuntu: apt-get install libgomp1")
 
     params = configure(xllamacpp.CommonParams(), settings, cores=len(os.sched_getaffinity(0)))
     try:
