@@ -59,9 +59,9 @@ class Llama:
     """Defaults of every deployment on the llama engine; None is the engine's own choice."""
 
     threads: Threads | None = None
-    slots: Slots = 8
-    context: Count | None = None
-    batch: Count = 512
+    slots: Slots = 4
+    context: Count = 4096
+    batch: Count = 128
 
 
 @dataclass(frozen=True, slots=True)
