@@ -45,7 +45,6 @@ from scibox.store.keys import KeyStore
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 
-DEFAULT_CONTEXT = 4096  # LLM tokens, of weights that do not say
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -209,7 +208,8 @@ class Box:
             )
             return Command("scibox.engines.embedder", msgspec.json.encode(embedder)), weights.context
         defaults = self._config.llama
-        context = deployment.context or defaults.context or weights.context or DEFAULT_CONTEXT
+        wanted = deployment.context or defaults.context
+        context = min(wanted, weights.context or wanted)
         return llama.command(
             llama.Settings(
                 socket=str(path),
