@@ -1,7 +1,7 @@
 """Runs the line: one micro-batch at a time on one thread, between the calls that wait for it.
 
-Everything but the model's run and the splitting happens on the event loop, where a function without `await` is
-atomic: the line needs no lock.
+Everything but the model's run happens on the event loop, where a function without `await` is atomic: the line
+needs no lock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Desk:
         self._runner: asyncio.Task[None] | None = None
 
     async def embed(self, texts: Sequence[Ids]) -> Vectors:
-        """Vectors [texts, dimensions] in the order of the texts; when cancelled, what still waits is dropped."""
+        """Vectors [texts, dimensions] in the order of the texts; on cancel, what still waits is dropped."""
         call = _Call(texts, self._encoder.dimensions)
         self._last_number += 1
         number = self._last_number
