@@ -195,7 +195,10 @@ def test_a_call_whose_client_leaves_stops_at_once(tmp_path: Path) -> None:
         leaver = UnixConnection(running.socket)
         # About a minute of work, one text per run.
         leaver.request("POST", "/v1/embeddings", json.dumps({"input": ["one"] * 300_000}).encode())
-        time.sleep(3)
+        time.sleep(2)
+        before = _cpu_s(running.process.pid)
+        time.sleep(1)
+        assert _cpu_s(running.process.pid) - before > 0.05  # it was at work
         leaver.close()
         time.sleep(1)
         busy = _cpu_s(running.process.pid)
