@@ -1,11 +1,11 @@
-"""The embedder through its socket against ONNX Runtime called directly and against llama.cpp, paired in one run.
+"""The embedder through its socket against ONNX Runtime called directly and llama.cpp, paired in one run.
 
-    python bench/embedder.py WEIGHTS_FOLDER [--packed E5_SMALL_Q4_BIN] [--rounds 3] [--texts 96] [--batch-tokens 512]
+    python bench/embedder.py WEIGHTS_FOLDER [--packed E5_SMALL_Q4_BIN]
 
-"Directly" is the best simple program: all texts split, sorted by length, batches of at most 2,048 padded ids, the
-same session options, mean pooling in numpy. With --packed the same weights also run in llama.cpp (needs the package
-`gguf` to write them for it): one call with all texts. Texts are cut from our own retrieval pairs. Rounds are
-interleaved; each ratio is the median over rounds of the ratio within one round.
+"Directly" is the best simple program: all texts split, sorted by length, batches of at most 2,048 padded
+ids, the same session options, mean pooling in numpy. With --packed the same weights also run in llama.cpp
+(needs the package `gguf` to write them for it): one call with all texts. Texts are our own retrieval pairs,
+the long ones several joined. Rounds are interleaved; a ratio is the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def write_gguf(packed: Path, into: Path) -> None:
         f"l{n}.{ours}": f"blk.{n}.{theirs}"
         for n in range(sizes.layers)
         for ours, theirs in (
-            ("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("ao", "attn_output"), ("aln", "attn_output_norm"),
-            ("fi", "ffn_up"), ("fo", "ffn_down"), ("oln", "layer_output_norm"),
+            ("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("ao", "attn_output"),
+            ("aln", "attn_output_norm"), ("fi", "ffn_up"), ("fo", "ffn_down"), ("oln", "layer_output_norm"),
         )
     }  # fmt: skip
 
@@ -224,7 +224,8 @@ def compare(rounds: int, texts: list[str], ways: dict[str, Callable[[list[str]],
         ratio = statistics.median(e / s for e, s in zip(speeds["engine"], speeds[name], strict=True))
         cosine = (vectors[name] * vectors["engine"]).sum(axis=1).min()
         print(
-            f"  {name}: {statistics.median(speeds[name]):.1f} texts/s, engine/this {ratio:.2f}, cosine {cosine:.5f}"
+            f"  {name}: {statistics.median(speeds[name]):.1f} texts/s, "
+            f"engine/this {ratio:.2f}, cosine {cosine:.5f}"
         )
 
 

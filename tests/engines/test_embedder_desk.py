@@ -54,10 +54,10 @@ async def test_calls_at_the_same_time_get_their_own_vectors() -> None:
 async def test_a_cancelled_call_s_waiting_texts_do_not_run() -> None:
     encoder = Counting(gated=True)
     desk = Desk(encoder, batch_tokens=16, max_tokens=512)
-    bulk = asyncio.create_task(desk.embed([text(1, 16) for _ in range(50)]))
-    await asyncio.to_thread(encoder.started.wait, 10)
-    bulk.cancel()
-    await asyncio.gather(bulk, return_exceptions=True)
+    async with asyncio.TaskGroup() as group:
+        bulk = group.create_task(desk.embed([text(1, 16) for _ in range(50)]))
+        await asyncio.to_thread(encoder.started.wait, 10)
+        bulk.cancel()
     encoder.go.release(2)
 
     await desk.embed([text(2, 16)])

@@ -181,7 +181,7 @@ def test_a_graph_that_pools_itself_is_used_as_it_is(tmp_path: Path) -> None:
 
 def test_a_recipe_that_does_not_fit_the_graph_is_refused(tmp_path: Path) -> None:
     build(tmp_path)
-    with pytest.raises(ValueError, match="8 dimensions, embedder.json says 9"):
+    with pytest.raises(ValueError, match=r"8 dimensions, embedder\.json says 9"):
         Encoder(tmp_path, Recipe(dimensions=9), threads=1)
     with pytest.raises(ValueError, match=r"no model\.onnx"):
         Encoder(tmp_path / "nothing", Recipe(), threads=1)

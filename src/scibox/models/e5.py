@@ -27,7 +27,7 @@ SPACE = "▁"
 
 
 def convert(source: Path, into: Path) -> None:
-    """Writes `model.onnx`, `tokenizer.json`, `embedder.json` into the folder `into`; ValueError on a bad file."""
+    """Writes `model.onnx`, `tokenizer.json`, `embedder.json` into `into`; ValueError on a bad file."""
     file = File(source)
     into.mkdir(parents=True, exist_ok=True)
     model = Graph(file).model()
@@ -99,7 +99,7 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 
 class Graph:
-    """Builds the encoder: ids and mask [batch, length] in, `last_hidden_state` [batch, length, hidden] out."""
+    """Builds the encoder: ids and mask [batch, length] in, states [batch, length, hidden] out."""
 
     def __init__(self, file: File) -> None:
         self._file = file

@@ -52,7 +52,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """4-bit weights of a matrix [rows, columns]: scales [rows, columns/32], nibbles [rows, columns/32, 16]."""
+    """4-bit weights of a matrix: scales [rows, columns/32] and nibbles [rows, columns/32, 16]."""
 
     scales: npt.NDArray[np.float16]
     nibbles: Bytes

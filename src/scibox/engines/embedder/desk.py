@@ -65,16 +65,21 @@ class Desk:
 
     async def _run(self) -> None:
         """Works until nobody waits; the next call starts it again."""
+        try:
+            while batch := self._line.take():
+                await self._run_one(batch)
+        finally:
+            self._runner = None
+
+    async def _run_one(self, batch: Batch) -> None:
         loop = asyncio.get_running_loop()
-        while batch := self._line.take():
-            texts = [self._calls[place.call].texts[place.index] for place in batch.places]
-            try:
-                vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts, batch.length)
-            except Exception as failure:  # whatever it is, its calls end with it and others go on
-                self._fail(batch, failure)
-            else:
-                self._deliver(batch, vectors)
-        self._runner = None
+        texts = [self._calls[place.call].texts[place.index] for place in batch.places]
+        try:
+            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts, batch.length)
+        except Exception as failure:  # whatever it is, its calls end with it and others go on
+            self._fail(batch, failure)
+        else:
+            self._deliver(batch, vectors)
 
     def _deliver(self, batch: Batch, vectors: Vectors) -> None:
         for place, vector in zip(batch.places, vectors, strict=True):

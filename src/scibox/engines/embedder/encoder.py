@@ -84,7 +84,7 @@ def options(threads: int) -> onnxruntime.SessionOptions:
     made.log_severity_level = 3  # errors
     # A decoder shares these cores: a thread that waits must not burn one.
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena and the patterns keep the largest shape's memory for every shape seen (docs/embeddings.md).
+    # An arena keeps the memory of the longest text for ever; it gains a few per cent (docs/embeddings.md).
     made.enable_cpu_mem_arena = False
     made.enable_mem_pattern = False
     return made
