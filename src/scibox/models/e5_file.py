@@ -1,9 +1,9 @@
 """Reads the packed 4-bit file of multilingual-e5-small ("E5S1").
 
 Layout, all little-endian: magic, version, sizes, the Unigram pieces with their scores, a normalisation table
-from one code point to several, a directory of tensors, the tensors. Tensors are float32 or blocks of 32 weights:
-a float16 scale and 16 bytes whose low nibbles are weights 0-15 and whose high nibbles are weights 16-31; a weight
-is (nibble - 8) * scale.
+from one code point to several, a directory of tensors, the tensors. Tensors are float32 or blocks of 32
+weights: a float16 scale and 16 bytes whose low nibbles are weights 0-15 and whose high nibbles are weights
+16-31; a weight is (nibble - 8) * scale.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """4-bit weights of a matrix [rows, columns]: scales [rows, columns/32] and nibbles [rows, columns/32, 16]."""
+    """4-bit weights of a matrix: scales [rows, columns/32] and nibbles [rows, columns/32, 16]."""
 
     scales: npt.NDArray[np.float16]
     nibbles: Bytes
@@ -67,10 +67,12 @@ class File:
             raise ValueError(f"{path.name} is not a packed multilingual-e5-small file")
         try:
             self._at = 8
-            *counts, epsilon, block = self._take("<7ifi")
+            hidden, layers, heads, inner, rows, positions, kinds = self._take("<7i")
+            (epsilon,) = struct.unpack("<f", self._raw(4))
+            (block,) = self._take("<i")
             if block != BLOCK:
                 raise ValueError(f"{path.name} has blocks of {block} weights, {BLOCK} were expected")
-            self.sizes = Sizes(*counts, epsilon=epsilon)
+            self.sizes = Sizes(hidden, layers, heads, inner, rows, positions, kinds, epsilon)
             self.vocabulary = self._vocabulary()
             self._tensors = dict(self._directory())
         except (struct.error, IndexError) as broken:

@@ -1,7 +1,7 @@
 """Runs the line: one micro-batch at a time on one thread, between the calls that wait for it.
 
-Everything but the model's run and the splitting happens on the event loop, where a function without `await` is
-atomic: the line needs no lock.
+Everything but the model's run happens on the event loop, where a function without `await` is atomic: the line
+needs no lock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Desk:
         self._runner: asyncio.Task[None] | None = None
 
     async def embed(self, texts: Sequence[Ids]) -> Vectors:
-        """Vectors [texts, dimensions] in the order of the texts; when cancelled, what still waits is dropped."""
+        """Vectors [texts, dimensions] in the order of the texts; on cancel, what still waits is dropped."""
         call = _Call(texts, self._encoder.dimensions)
         self._last_number += 1
         number = self._last_number
@@ -65,16 +65,21 @@ class Desk:
 
     async def _run(self) -> None:
         """Works until nobody waits; the next call starts it again."""
+        try:
+            while batch := self._line.take():
+                await self._run_one(batch)
+        finally:
+            self._runner = None
+
+    async def _run_one(self, batch: Batch) -> None:
         loop = asyncio.get_running_loop()
-        while batch := self._line.take():
-            texts = [self._calls[place.call].texts[place.index] for place in batch.places]
-            try:
-                vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts, batch.length)
-            except Exception as failure:  # whatever it is, its calls end with it and others go on
-                self._fail(batch, failure)
-            else:
-                self._deliver(batch, vectors)
-        self._runner = None
+        texts = [self._calls[place.call].texts[place.index] for place in batch.places]
+        try:
+            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts, batch.length)
+        except Exception as failure:  # whatever it is, its calls end with it and others go on
+            self._fail(batch, failure)
+        else:
+            self._deliver(batch, vectors)
 
     def _deliver(self, batch: Batch, vectors: Vectors) -> None:
         for place, vector in zip(batch.places, vectors, strict=True):

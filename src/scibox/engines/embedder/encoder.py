@@ -36,7 +36,7 @@ class Encoder:
         self.dimensions = self._dimensions()
 
     def encode(self, texts: Sequence[Ids], length: int) -> Vectors:
-        """Vectors [texts, dimensions] of id lists, each padded to `length`; FloatingPointError if one is not finite."""
+        """Vectors [texts, dimensions] of texts padded to `length`; FloatingPointError if not finite."""
         ids = np.full((len(texts), length), self._recipe.pad_id, np.int64)
         mask = np.zeros((len(texts), length), np.int64)
         for row, text in enumerate(texts):
@@ -54,8 +54,8 @@ class Encoder:
         return vectors
 
     def _dimensions(self) -> int:
-        """From the recipe, or measured: a graph need not say its width. Runs once either way, so it fails early."""
-        width = self.encode([np.array([self._recipe.pad_id], np.int32)], 1).shape[1]
+        """Measured, since a graph need not say its width; a graph that cannot run fails here, at start."""
+        width: int = self.encode([np.array([self._recipe.pad_id], np.int32)], 1).shape[1]
         if self._recipe.dimensions not in (0, width):
             raise ValueError(
                 f"the graph gives {width} dimensions, embedder.json says {self._recipe.dimensions}"
@@ -69,7 +69,7 @@ def pool(states: Vectors, mask: Mask, how: str) -> Vectors:
         return states[:, 0]
     if how == "last":
         last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
-        return states[np.arange(len(states)), last]
+        return np.asarray(states[np.arange(len(states)), last], np.float32)
     weights = mask.astype(np.float32)
     # One small product per text: its sums do not depend on the company, as a sum over the whole batch might.
     sums = np.matmul(weights[:, None, :], states)[:, 0]
@@ -84,7 +84,7 @@ def options(threads: int) -> onnxruntime.SessionOptions:
     made.log_severity_level = 3  # errors
     # A decoder shares these cores: a thread that waits must not burn one.
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena and the patterns keep the largest shape's memory for every shape seen (docs/embeddings.md).
+    # An arena keeps the memory of the longest text for ever; it gains a few per cent (docs/embeddings.md).
     made.enable_cpu_mem_arena = False
     made.enable_mem_pattern = False
     return made

@@ -1,8 +1,8 @@
 """Whose texts run next: pure bookkeeping, never sleeps, never runs anything.
 
 Rules:
-1. A text is padded to a length that depends on the text alone (`padded`), and only texts of one padded length run
-   together. So the same text gives the same bytes alone and in any company, and padding stays small.
+1. A text is padded to a length that depends on the text alone (`padded`), and only texts of one padded length
+   run together. So the same text gives the same bytes alone and in any company, and padding stays small.
 2. Calls take turns, one micro-batch each. A short call waits for one micro-batch of every other call, not for
    their whole work. Within a call the longest texts go first.
 3. Room left in a micro-batch is given to the other calls' texts of the same padded length.

@@ -18,7 +18,7 @@ OFFSET_FAMILY = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done around the graph. `prefix` is put before every text; `dimensions` 0 means: ask the graph."""
+    """What is done around the graph. `prefix` stands before every text; `dimensions` 0: ask the graph."""
 
     pooling: Pooling = "mean"
     normalize: bool = True

@@ -14,7 +14,7 @@ def render(model: str, vectors: Vectors, *, as_base64: bool, prompt_tokens: int)
     if as_base64:
         items = [b'"%b"' % base64.b64encode(row.tobytes()) for row in vectors.astype("<f4", copy=False)]
     else:
-        # Nine significant digits give every float32 back exactly, at half the length of a float64's seventeen.
+        # Nine significant digits give every float32 back exactly, at half the length of float64's seventeen.
         form = "[" + ",".join(["%.9g"] * vectors.shape[1]) + "]"
         items = [(form % tuple(row)).encode() for row in vectors.tolist()]
     data = b",".join(

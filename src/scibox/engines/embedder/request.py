@@ -74,7 +74,7 @@ def _refuse_ids(items: list[object]) -> None:
     first = items[0] if items else None
     if isinstance(first, int | list) and not isinstance(first, bool):
         raise InvalidRequest(
-            "input holds token ids. They belong to another model's vocabulary and would give meaningless vectors; "
-            "send the text itself (langchain-openai: check_embedding_ctx_length=False).",
+            "input holds token ids. They belong to another model's vocabulary and would give meaningless "
+            "vectors; send the text itself (langchain-openai: check_embedding_ctx_length=False).",
             param="input",
         )

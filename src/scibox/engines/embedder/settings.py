@@ -1,4 +1,4 @@
-"""What the parent says on the first line of standard input, and the lifeline that standard input is after it."""
+"""What the parent says on the first line of standard input, and the lifeline that the rest of it is."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: str
     name: str
     threads: int = 2
-    # Padded length times texts of one run of the model. A run of this size takes about 0.2 s on two cores: that
-    # is how long a short question waits behind a bulk call. Larger ones are not quicker (docs/embeddings.md).
+    # Padded length times texts of one run of the model. A run of this size takes about 0.2 s on two cores:
+    # that is how long a short question waits behind a bulk call (docs/embeddings.md).
     batch_tokens: int = 512
 
     @property

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from scibox.core.errors import ContextTooLong
 from scibox.engines.embedder.arrays import Ids
 
-# Splitting 20 MB at once takes half a minute and a gigabyte: texts are split a few at a time, and of a text of more
-# characters than this per allowed id the beginning is tried first. No tokenizer makes pieces so long on average.
+# Splitting 38 MB at once took half a minute and 1.4 GB. So texts are split a few at a time, and of a text
+# with more characters than this per allowed id the beginning is tried first; pieces are much shorter.
 CHARACTERS_PER_ID = 32
 TEXTS_AT_ONCE = 64
 
@@ -22,14 +22,14 @@ class Splitter:
 
     def __init__(self, folder: Path, prefix: str, max_tokens: int) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # A file may ask for cutting and padding; here nothing is ever cut in silence, and padding is the line's.
+        # A file may ask for cutting and padding; nothing is cut in silence here, and padding is the line's.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._prefix = prefix
         self._max_tokens = max_tokens
 
     def split(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text as the model will see it; ContextTooLong names the first text that does not fit."""
+        """The ids of each text as the model will see it; ContextTooLong names the first that does not fit."""
         found: list[Ids] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]

@@ -1,0 +1,275 @@
+"""The embedder through its socket against ONNX Runtime called directly and llama.cpp, paired in one run.
+
+    python bench/embedder.py WEIGHTS_FOLDER [--packed E5_SMALL_Q4_BIN]
+
+"Directly" is the best simple program: all texts split, sorted by length, batches of at most 2,048 padded
+ids, the same session options, mean pooling in numpy. With --packed the same weights also run in llama.cpp
+(needs the package `gguf` to write them for it): one call with all texts. Texts are our own retrieval pairs,
+the long ones several joined. Rounds are interleaved; a ratio is the median of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from scibox.engines.embedder import recipe
+from scibox.engines.embedder.encoder import options, pool
+from scibox.engines.embedder.splitter import Splitter
+
+SETS = Path(__file__).parent / "retrieval"
+SORTED_BATCH = 2048
+
+
+def corpus(count: int) -> dict[str, list[str]]:
+    """Short texts (one passage each) and long ones (1 to 5 passages)."""
+    rows = [
+        json.loads(line) for lang in ("ru", "en") for line in (SETS / f"{lang}.jsonl").open(encoding="utf-8")
+    ]
+    passages = [f"{row['query']} {row['passage']}" for row in rows]
+    rng = np.random.default_rng(11)
+    picked = [passages[i] for i in rng.integers(0, len(passages), count)]
+    long = [
+        " ".join(passages[i] for i in rng.integers(0, len(passages), n))
+        for n in rng.integers(1, 6, max(8, count // 3))
+    ]
+    return {"short": picked, "long": long}
+
+
+class Direct:
+    def __init__(self, folder: Path) -> None:
+        how = recipe.read(folder)
+        self._pad = how.pad_id
+        self._splitter = Splitter(folder, how.prefix, how.max_tokens)
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options(2), providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        ids = self._splitter.split(texts)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        out = np.empty((len(ids), 384), np.float32)
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end - start + 1) * len(ids[order[end]]) <= SORTED_BATCH:
+                end += 1
+            rows, length = order[start:end], len(ids[order[end - 1]])
+            fed = np.full((len(rows), length), self._pad, np.int64)
+            mask = np.zeros((len(rows), length), np.int64)
+            for row, i in enumerate(rows):
+                fed[row, : len(ids[i])], mask[row, : len(ids[i])] = ids[i], 1
+            (states,) = self._session.run(["last_hidden_state"], {"input_ids": fed, "attention_mask": mask})
+            vectors = pool(states, mask, "mean")
+            out[rows] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            start = end
+        return out
+
+
+class Engine:
+    def __init__(self, folder: Path, where: Path, batch_tokens: int) -> None:
+        self._socket = where / "e.sock"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "scibox.engines.embedder"], stdin=subprocess.PIPE
+        )
+        told = {
+            "socket": str(self._socket),
+            "weights": str(folder),
+            "name": "e5",
+            "batch_tokens": batch_tokens,
+        }
+        began = time.perf_counter()
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(told).encode() + b"\n")
+        self.process.stdin.flush()
+        while not self._ready():
+            time.sleep(0.02)
+        self.started_s = time.perf_counter() - began
+
+    def _ready(self) -> bool:
+        try:
+            return self._ask("GET", "/health", None)[0] == 200
+        except OSError:
+            return False
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("embedder", timeout=300)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.connect(str(self._socket))
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        status, body = self._ask("POST", "/v1/embeddings", json.dumps({"input": texts}).encode())
+        assert status == 200, body
+        return np.array([item["embedding"] for item in json.loads(body)["data"]], np.float32)
+
+    def resident_mb(self) -> float:
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def write_gguf(packed: Path, into: Path) -> None:
+    """The packed weights as llama.cpp reads them; its 4-bit blocks have the same bytes."""
+    import gguf  # noqa: PLC0415  # only for this comparison
+
+    from scibox.models.e5_file import File  # noqa: PLC0415
+
+    file = File(packed)
+    sizes, words = file.sizes, file.vocabulary
+    out = gguf.GGUFWriter(into, "bert")
+    out.add_block_count(sizes.layers)
+    out.add_context_length(sizes.positions)
+    out.add_embedding_length(sizes.hidden)
+    out.add_feed_forward_length(sizes.inner)
+    out.add_head_count(sizes.heads)
+    out.add_layer_norm_eps(sizes.epsilon)
+    out.add_causal_attention(False)
+    out.add_pooling_type(gguf.PoolingType.MEAN)
+    out.add_tokenizer_model("t5")
+    filler = [f"[unused{i}]" for i in range(sizes.rows - len(words.pieces))]
+    out.add_token_list([piece for piece, _ in words.pieces] + filler)
+    out.add_token_scores([score for _, score in words.pieces] + [-1000.0] * len(filler))
+    special = {words.bos: 3, words.eos: 3, words.pad: 3, words.unk: 2}
+    out.add_token_types([special.get(i, 1) for i in range(len(words.pieces))] + [5] * len(filler))
+    out.add_add_space_prefix(True)
+    out.add_token_type_count(1)
+    out.add_remove_extra_whitespaces(True)
+    out.add_bos_token_id(words.bos)
+    out.add_eos_token_id(words.eos)
+    out.add_unk_token_id(words.unk)
+    out.add_sep_token_id(words.eos)
+    out.add_pad_token_id(words.pad)
+    out.add_add_bos_token(True)
+    out.add_add_eos_token(True)
+    names = {"emb.ln": "token_embd_norm"} | {
+        f"l{n}.{ours}": f"blk.{n}.{theirs}"
+        for n in range(sizes.layers)
+        for ours, theirs in (
+            ("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("ao", "attn_output"),
+            ("aln", "attn_output_norm"), ("fi", "ffn_up"), ("fo", "ffn_down"), ("oln", "layer_output_norm"),
+        )
+    }  # fmt: skip
+
+    def add(name: str, ours: str, rows: int) -> None:
+        blocks = file.blocks(ours, rows)
+        raw = np.concatenate([blocks.scales[..., None].view(np.uint8), blocks.nibbles], -1).reshape(rows, -1)
+        out.add_tensor(name, np.ascontiguousarray(raw), raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+
+    add("token_embd.weight", "emb.word", sizes.rows)
+    out.add_tensor("position_embd.weight", file.floats("emb.pos").reshape(-1, sizes.hidden))
+    out.add_tensor("token_types.weight", file.floats("emb.type").reshape(-1, sizes.hidden)[:1].copy())
+    for ours, theirs in names.items():
+        if ours.endswith("ln"):
+            out.add_tensor(f"{theirs}.weight", file.floats(f"{ours}.w"))
+        else:
+            add(f"{theirs}.weight", f"{ours}.w", sizes.inner if ours.endswith("fi") else sizes.hidden)
+        out.add_tensor(f"{theirs}.bias", file.floats(f"{ours}.b"))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+class LlamaCpp:
+    def __init__(self, gguf_file: Path, prefix: str) -> None:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        import xllamacpp  # noqa: PLC0415  # after the variable above, which it reads when loaded
+
+        made = xllamacpp.CommonParams()
+        made.model.path = str(gguf_file)
+        made.embedding = True
+        made.n_parallel = 4
+        made.n_ctx = 4 * 512
+        made.n_batch = made.n_ubatch = 512
+        made.cpuparams.n_threads = made.cpuparams_batch.n_threads = 2
+        made.hostnames = [str(gguf_file.with_suffix(".sock"))]
+        self._server = xllamacpp.Server(made)
+        self._prefix = prefix
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        answer = self._server.handle_embeddings(
+            {"input": [self._prefix + text for text in texts], "model": "x"}
+        )
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        return np.array([item["embedding"] for item in answer["data"]], np.float32)
+
+
+def compare(rounds: int, texts: list[str], ways: dict[str, Callable[[list[str]], np.ndarray]]) -> None:
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    vectors = {name: way(texts[:8]) for name, way in ways.items()}  # warm, and the same answer
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(texts)
+            speeds[name].append(len(texts) / (time.perf_counter() - began))
+    for name in ways:
+        ratio = statistics.median(e / s for e, s in zip(speeds["engine"], speeds[name], strict=True))
+        cosine = (vectors[name] * vectors["engine"]).sum(axis=1).min()
+        print(
+            f"  {name}: {statistics.median(speeds[name]):.1f} texts/s, "
+            f"engine/this {ratio:.2f}, cosine {cosine:.5f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--packed", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=96)
+    parser.add_argument("--batch-tokens", type=int, nargs="+", default=[512])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        engines = []
+        ways: dict[str, Callable[[list[str]], np.ndarray]] = {}
+        for place, batch_tokens in enumerate(given.batch_tokens):
+            (folder / str(place)).mkdir(mode=0o700)
+            engines.append(Engine(given.weights, folder / str(place), batch_tokens))
+            ways["engine" if not place else f"engine, batch_tokens {batch_tokens}"] = engines[-1]
+        ways["directly"] = Direct(given.weights)
+        if given.packed:
+            write_gguf(given.packed, folder / "e5.gguf")
+            ways["llama.cpp"] = LlamaCpp(folder / "e5.gguf", recipe.read(given.weights).prefix)
+        engine = engines[0]
+        print(f"ready after {engine.started_s:.2f} s, resident {engine.resident_mb():.0f} MB")
+        for kind, texts in corpus(given.texts).items():
+            print(f"{len(texts)} {kind} texts, {given.rounds} interleaved rounds")
+            compare(given.rounds, texts, ways)
+            print(f"  resident {engine.resident_mb():.0f} MB")
+        single = [engine, ways["directly"]]
+        times: list[list[float]] = [[], []]
+        for _ in range(20):
+            for way, taken in zip(single, times, strict=True):
+                began = time.perf_counter()
+                way(["Как получить справку об обучении?"])
+                taken.append(time.perf_counter() - began)
+        medians = [1000 * statistics.median(taken) for taken in times]
+        print(f"one question: engine {medians[0]:.1f} ms, directly {medians[1]:.1f} ms")
+        for one in engines:
+            one.process.stdin.close()
+            one.process.wait(10)
+
+
+if __name__ == "__main__":
+    main()
