@@ -23,7 +23,7 @@ from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
 from scibox.core.types import ModelCard
 from scibox.engines import fake, llama
-from scibox.engines.embedder.settings import Settings as EmbedderSettings
+from scibox.engines.embedder import settings as embedder
 from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
@@ -199,14 +199,15 @@ class Box:
             return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
         if weights.engine == "embedder":
             limits = self._config.embedder
-            embedder = EmbedderSettings(
-                socket=str(path),
-                weights=str(weights.path),
-                name=model.name,
-                threads=deployment.threads or limits.threads or _cores(),
-                batch_tokens=deployment.batch_tokens or limits.batch_tokens,
-            )
-            return Command("scibox.engines.embedder", msgspec.json.encode(embedder)), weights.context
+            return embedder.command(
+                embedder.Settings(
+                    socket=str(path),
+                    weights=str(weights.path),
+                    name=model.name,
+                    threads=deployment.threads or limits.threads or _cores(),
+                    batch_tokens=deployment.batch_tokens or limits.batch_tokens,
+                )
+            ), weights.context
         defaults = self._config.llama
         wanted = deployment.context or defaults.context
         context = min(wanted, weights.context or wanted)

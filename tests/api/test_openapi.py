@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
-from rig import SECRET, Rig, rig
 
+from rig import SECRET, Rig, rig
 from scibox.wire import openapi
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))
@@ -96,7 +96,9 @@ chat_bodies = st.builds(
 embedding_bodies = st.builds(
     lambda value, more: {"model": "vectors", "input": value, **more},
     json_values,
-    st.dictionaries(st.sampled_from(["encoding_format", "dimensions", "user", "model"]), json_values, max_size=2),
+    st.dictionaries(
+        st.sampled_from(["encoding_format", "dimensions", "user", "model"]), json_values, max_size=2
+    ),
 )
 raw_bodies = st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode())
 
@@ -130,7 +132,9 @@ def fuzz() -> Any:
 
 
 quick = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

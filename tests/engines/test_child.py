@@ -85,7 +85,7 @@ def test_bad_settings_end_it_with_a_sentence(child: Child, line: bytes) -> None:
 
     assert child.wait(timeout=10.0) == EXIT_BAD_SETTINGS
     assert child.stderr is not None
-    assert child.stderr.read().startswith(b"The engine's settings cannot be read: ")
+    assert child.stderr.read().startswith(b"scibox: The engine's settings cannot be read: ")
 
 
 def test_a_failure_of_its_own_ends_it_with_its_sentence(child: Child) -> None:
@@ -93,4 +93,4 @@ def test_a_failure_of_its_own_ends_it_with_its_sentence(child: Child) -> None:
 
     assert child.wait(timeout=10.0) == EXIT_CANNOT_LOAD
     assert child.stderr is not None
-    assert child.stderr.read() == b"These weights are made of sand.\n"
+    assert child.stderr.read() == b"scibox: These weights are made of sand.\n"

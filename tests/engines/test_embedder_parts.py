@@ -64,7 +64,7 @@ def test_wrong_input_is_refused_with_a_reason(given_input: object, says: str) ->
     with pytest.raises(InvalidRequest) as refused:
         request.texts(given_input)
     assert says in refused.value.message
-    assert refused.value.param == "input"
+    assert refused.value.param == (says.split(maxsplit=1)[0] if says.startswith("input[") else "input")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_texts_are_never_cut_in_silence(tmp_path: Path) -> None:
         [2, 4, 5, 3],
         [2, 4, 6, 7, 8, 3],
     ]
-    with pytest.raises(ContextTooLong, match=r"input\[1\] has 7 tokens, this model reads at most 6"):
+    with pytest.raises(ContextTooLong, match=r"input\[1\] has 7 LLM tokens, this model reads at most 6"):
         splitter.split(["two", "two two two two"])
 
 
@@ -211,7 +211,7 @@ def test_the_index_counts_over_all_texts_of_the_call(tmp_path: Path) -> None:
 def test_a_huge_text_is_refused_by_its_beginning(tmp_path: Path) -> None:
     splitter = Splitter(build(tmp_path), "", max_tokens=6)
 
-    with pytest.raises(ContextTooLong, match=r"input\[0\] has more than 4\d tokens"):
+    with pytest.raises(ContextTooLong, match=r"input\[0\] has more than 4\d LLM tokens"):
         splitter.split(["two " * 1_000_000])
     assert splitter.split([" " * 10_000 + "two"])[0].tolist() == [2, 5, 3]
 

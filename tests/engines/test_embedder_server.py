@@ -16,6 +16,7 @@ import pytest
 from embedder_process import Running, UnixConnection
 from embedder_tiny import WIDTH, build
 
+from scibox.engines.child import EXIT_BAD_SETTINGS, EXIT_CANNOT_LOAD
 from scibox.engines.embedder.server import App
 
 
@@ -55,8 +56,8 @@ def test_what_is_too_long_is_refused_before_anything_runs(tiny: Running) -> None
 
     assert status == 400
     assert body["error"]["code"] == "context_length_exceeded"
-    assert body["error"]["param"] == "input"
-    assert "input[1] has 11 tokens" in body["error"]["message"]
+    assert body["error"]["param"] == "input[1]"
+    assert "input[1] has 11 LLM tokens" in body["error"]["message"]
     assert "at most 8" in body["error"]["message"]
 
 
@@ -152,8 +153,8 @@ def test_wrong_settings_end_in_one_sentence(line: bytes) -> None:
         check=False,
     )
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(b"embedder: the settings on standard input are wrong")
+    assert ended.returncode == EXIT_BAD_SETTINGS
+    assert ended.stderr.startswith(b"scibox: The engine's settings cannot be read")
     assert b"Traceback" not in ended.stderr
 
 
@@ -162,7 +163,7 @@ def test_missing_weights_end_in_one_sentence(tmp_path: Path) -> None:
     assert running.process.stderr
     said = running.process.stderr.read()
 
-    assert running.stop() == 1
+    assert running.stop() == EXIT_CANNOT_LOAD
     assert b"there is no model.onnx in" in said
     assert b"Traceback" not in said
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scibox.models.catalogue import Conversion, Entry, Source
 
-BODY = random.Random(2).randbytes(200_000)  # noqa: S311  no secret
+BODY = random.Random(2).randbytes(200_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 GONE = "0" * 64
 

@@ -15,7 +15,7 @@ from scibox.models.fetch import TRIES, Job, check_space, download
 from scibox.models.progress import Silent
 from scibox.models.web import Web
 
-BODY = random.Random(1).randbytes(300_000)  # noqa: S311  no secret
+BODY = random.Random(1).randbytes(300_000)
 PATH = "/model.gguf"
 
 

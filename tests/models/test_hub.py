@@ -28,7 +28,7 @@ RESOLVE = "/owner/repo/resolve/abc/"
 
 def test_a_hub_s_declared_digest_is_checked_and_recorded(shelf: Shelf, models_dir: Path, web: Web) -> None:
     small = b"small"
-    blob = hashlib.sha1(b"blob 5\0small").hexdigest()  # noqa: S324  git's name of a small file
+    blob = hashlib.sha1(b"blob 5\0small").hexdigest()
     shelf.files |= {RESOLVE + "w.gguf": BODY, RESOLVE + "notes": small}
     elsewhere = (("Location", "http://cdn.invalid/w"), ("X-Linked-ETag", f'"{SHA}"'), ("ETag", '"other"'))
     shelf.heads |= {

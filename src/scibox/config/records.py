@@ -69,7 +69,7 @@ class Embedder:
     """Defaults of every deployment on the embedder; None is the engine's own choice."""
 
     threads: Threads | None = None
-    batch_tokens: Count = 2048
+    batch_tokens: Count = 512
 
 
 @dataclass(frozen=True, slots=True)

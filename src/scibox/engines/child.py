@@ -20,6 +20,8 @@ EXIT_ORPHANED = 0  # nobody is left to read the code
 EXIT_BAD_SETTINGS = 64  # EX_USAGE of sysexits.h: the same command will fail again
 EXIT_CANNOT_LOAD = 65  # EX_DATAERR: the weights are missing or unreadable; a restart will not help
 
+LAST_WORD = "scibox: "  # begins the line that says why; native libraries write lines of their own around it
+
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
@@ -36,16 +38,17 @@ def begin(settings_type: type[Settings]) -> Settings:
     line = _read_line(sys.stdin.fileno())
     if os.getppid() != parent:  # it went before prctl took hold
         os._exit(EXIT_ORPHANED)
-    threading.Thread(target=_wait_for_eof, args=(sys.stdin.fileno(),), name="lifeline", daemon=True).start()
     try:
-        return msgspec.json.decode(line, type=settings_type)
-    except msgspec.MsgspecError as error:
+        settings = msgspec.json.decode(line, type=settings_type)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         fail(f"The engine's settings cannot be read: {error}", EXIT_BAD_SETTINGS)
+    threading.Thread(target=_wait_for_eof, args=(sys.stdin.fileno(),), name="lifeline", daemon=True).start()
+    return settings
 
 
 def fail(message: str, code: int = EXIT_CANNOT_LOAD) -> NoReturn:
     """End the process for a reason that a restart cannot cure; the supervisor shows `message`."""
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(f"{LAST_WORD}{message}\n")
     sys.stderr.flush()
     os._exit(code)  # not sys.exit: native threads may be running, and nothing here needs unwinding
 

@@ -55,5 +55,5 @@ class Answered:
     usage: Usage
 
 
-class Broken(Exception):  # noqa: N818 - errors here are named by what happened, as in core
+class Broken(Exception):
     """The script ends the connection here."""

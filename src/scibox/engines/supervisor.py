@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from scibox.core.errors import UpstreamUnavailable
+from scibox.engines.child import LAST_WORD
 from scibox.engines.restarts import PERMANENT_CODES, Restarts
 
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
@@ -169,7 +170,7 @@ class Supervisor:
             env={**os.environ, **self.command.env},
             start_new_session=True,
         )
-        assert process.stdin is not None  # noqa: S101 - it was asked for a line above
+        assert process.stdin is not None
         with suppress(ConnectionError):  # it may be gone already; its exit code says more
             process.stdin.write(self.command.settings.rstrip(b"\n") + b"\n")
             await process.stdin.drain()
@@ -188,7 +189,7 @@ class Supervisor:
             exiting.cancel()
 
     async def _collect(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - asked for in _spawn
+        assert process.stdout is not None
         rest = b""
         while piece := await process.stdout.read(8192):
             *lines, rest = (rest + piece).split(b"\n")
@@ -205,8 +206,9 @@ class Supervisor:
 
     def _why(self, code: int | None) -> str:
         lines = [line for line in self._lines if line.strip()]
-        if code in PERMANENT_CODES and lines:
-            return f"The engine {self.name} cannot start: {lines[-1]}"  # child.fail wrote a sentence
+        told = [line.removeprefix(LAST_WORD) for line in lines if line.startswith(LAST_WORD)]
+        if code in PERMANENT_CODES and told:
+            return f"The engine {self.name} cannot start: {told[-1]}"
         end = (
             f"was not ready within {self._ready_timeout_s:g} s"
             if code is None

@@ -44,7 +44,7 @@ SCALAR_BYTES = {
 PART_BLOCKS = 1 << 16  # re-encoded at a time, so that memory stays small
 
 
-class UnreadableWeights(SciBoxError):  # noqa: N818 - named by what happened, as in core/
+class UnreadableWeights(SciBoxError):
     """The file is not a GGUF file of the kind that can be re-encoded."""
 
     code = "unreadable_weights"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scibox.core.errors import OperatorError
-from scibox.models.catalogue import Engine, Kind
+from scibox.core.types import Kind
+from scibox.models.catalogue import Engine
 from scibox.models.digest import Digest, digest_of
 
 MANIFEST = "manifest.json"

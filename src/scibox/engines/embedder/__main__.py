@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 
 import uvicorn
 import uvloop
 
+from scibox.engines.child import begin, fail
 from scibox.engines.embedder.server import App, Ready
-from scibox.engines.embedder.settings import Settings, settings_from_stdin
+from scibox.engines.embedder.settings import Settings
 
 
 def main() -> None:
     """Opens the socket first, loads the weights behind it, and says in one line why it cannot."""
-    try:
-        settings = settings_from_stdin()
-    except ValueError as wrong:
-        sys.exit(f"embedder: the settings on standard input are wrong: {wrong}")
+    settings = begin(Settings)
     os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))  # the tokenizer's threads
     app = App(settings.name)
     config = uvicorn.Config(
@@ -40,9 +37,7 @@ async def _serve(server: uvicorn.Server, app: App, settings: Settings) -> None:
     try:
         app.ready = await asyncio.to_thread(_load, settings)
     except Exception as failure:  # a file of any kind may be wrong in any way
-        sys.stderr.write(f"embedder: cannot load {settings.weights}: {failure}\n")
-        sys.stderr.flush()
-        os._exit(1)
+        fail(f"The embedder cannot load {settings.weights}: {failure}")
     await serving
 
 

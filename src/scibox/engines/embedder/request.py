@@ -64,9 +64,9 @@ def texts(given: object) -> list[str]:
         raise InvalidRequest("input is an empty list; send at least one text.", param="input")
     for name, text in zip(names, found, strict=True):
         if not isinstance(text, str):
-            raise InvalidRequest(f"{name} is not a string.", param="input")
+            raise InvalidRequest(f"{name} is not a string.", param=name)
         if not text:
-            raise InvalidRequest(f"{name} is an empty string; it has no meaning to embed.", param="input")
+            raise InvalidRequest(f"{name} is an empty string; it has no meaning to embed.", param=name)
     return found
 
 

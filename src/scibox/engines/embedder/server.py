@@ -27,7 +27,7 @@ T = TypeVar("T")
 BODY_LIMIT_BYTES = 64 << 20
 
 
-class Gone(Exception):  # noqa: N818  # not an error: clients leave
+class Gone(Exception):  # not an error: clients leave
     """The client has left."""
 
 

@@ -58,7 +58,7 @@ class Splitter:
 
     def _too_long(self, index: int, count: str) -> ContextTooLong:
         return ContextTooLong(
-            f"input[{index}] has {count} tokens, this model reads at most {self._max_tokens}; "
+            f"input[{index}] has {count} LLM tokens, this model reads at most {self._max_tokens}; "
             "split it into parts and embed each.",
-            param="input",
+            param=f"input[{index}]",
         )
