@@ -27,11 +27,12 @@ from scibox.engines.supervisor import Command, Supervisor
 CORES = 2
 WINDOW_S = 3.0
 POLICIES: dict[str, tuple[dict[str, str], int]] = {  # environment, threads
-    "default": ({"OMP_WAIT_POLICY": ""}, CORES),
-    "active": ({"OMP_WAIT_POLICY": "active"}, CORES),
-    "passive": ({"OMP_WAIT_POLICY": "passive"}, CORES),
-    "spin 1000": ({"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "1000"}, CORES),
-    "spin 20000": ({"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "20000"}, CORES),
+    "default": ({"GOMP_SPINCOUNT": ""}, CORES),
+    "passive": ({"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive"}, CORES),
+    "spin 250": ({"GOMP_SPINCOUNT": "250"}, CORES),
+    "spin 500": ({"GOMP_SPINCOUNT": "500"}, CORES),
+    "spin 1000": ({"GOMP_SPINCOUNT": "1000"}, CORES),
+    "spin 2000": ({"GOMP_SPINCOUNT": "2000"}, CORES),
     "one thread": ({"OMP_WAIT_POLICY": "passive"}, 1),
 }
 BUSY = "while True: pass"

@@ -57,10 +57,10 @@ def test_an_embedded_text_fits_into_one_batch() -> None:
 
 
 def test_the_environment_of_the_operator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert llama.command(settings()).env == {"OMP_WAIT_POLICY": "passive"}
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert llama.command(settings()).env == {"GOMP_SPINCOUNT": "500"}
 
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
     assert llama.command(settings()).env == {}
 
 

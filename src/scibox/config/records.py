@@ -59,8 +59,8 @@ class Llama:
     """Defaults of every deployment on the llama engine; None is the engine's own choice."""
 
     threads: Threads | None = None
-    slots: Slots = 4
-    context: Count = 4096
+    slots: Slots = 8
+    context: Count = 3072
     batch: Count = 128
 
 

@@ -19,9 +19,11 @@ from scibox.engines.supervisor import Command
 if TYPE_CHECKING:
     import xllamacpp
 
-# OpenMP reads these when it is loaded. With its default a waiting thread spins, and on a machine whose cores
-# are all in use it spins away the time slice of the thread it waits for (bench/threads.py).
-THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+# libgomp reads it when it is loaded: how often a thread looks before it sleeps while it waits for the others.
+# With its default a thread spins through its time slice, and beside any busy process decoding collapses; with
+# none (OMP_WAIT_POLICY=passive) every barrier costs a sleep and half of the speed is lost. 500 keeps the full
+# speed alone and does not collapse (bench/threads.py; figures in docs/engines.md).
+THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "500"}
 
 POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
 

@@ -1,27 +1,27 @@
-"""The embedder through its socket against ONNX Runtime called directly and llama.cpp, paired in one run.
+"""Embeddings through the whole service against ONNX Runtime called directly and llama.cpp, paired in one run.
 
-    python bench/embedder.py WEIGHTS_FOLDER [--packed E5_SMALL_Q4_BIN]
+    python bench/embeddings.py --data FOLDER [--packed E5_SMALL_Q4_BIN]
 
 "Directly" is the best simple program: all texts split, sorted by length, batches of at most 2,048 padded
 ids, the same session options, mean pooling in numpy. With --packed the same weights also run in llama.cpp
 (needs the package `gguf` to write them for it): one call with all texts. Texts are our own retrieval pairs,
 the long ones several joined. Rounds are interleaved; a ratio is the median of the ratios within a round.
+The service does all it does for a caller: key, checks, JSON both ways, its log line.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import http.client
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnxruntime
@@ -29,9 +29,11 @@ import onnxruntime
 from scibox.engines.embedder import recipe
 from scibox.engines.embedder.encoder import options, pool
 from scibox.engines.embedder.splitter import Splitter
+from service import Service, resident_mb, running
 
 SETS = Path(__file__).parent / "retrieval"
 SORTED_BATCH = 2048
+MODEL = "multilingual-e5-small"
 
 
 def corpus(count: int) -> dict[str, list[str]]:
@@ -79,51 +81,22 @@ class Direct:
         return out
 
 
-class Engine:
-    def __init__(self, folder: Path, where: Path, batch_tokens: int) -> None:
-        self._socket = where / "e.sock"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "scibox.engines.embedder"], stdin=subprocess.PIPE
-        )
-        told = {
-            "socket": str(self._socket),
-            "weights": str(folder),
-            "name": "e5",
-            "batch_tokens": batch_tokens,
-        }
-        began = time.perf_counter()
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(told).encode() + b"\n")
-        self.process.stdin.flush()
-        while not self._ready():
-            time.sleep(0.02)
-        self.started_s = time.perf_counter() - began
+class Whole:
+    """The service, as an ordinary client sees it."""
 
-    def _ready(self) -> bool:
-        try:
-            return self._ask("GET", "/health", None)[0] == 200
-        except OSError:
-            return False
-
-    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("embedder", timeout=300)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        try:
-            connection.sock.connect(str(self._socket))
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._connection = http.client.HTTPConnection(urlsplit(service.base_url).netloc, timeout=300)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        status, body = self._ask("POST", "/v1/embeddings", json.dumps({"input": texts}).encode())
-        assert status == 200, body
-        return np.array([item["embedding"] for item in json.loads(body)["data"]], np.float32)
-
-    def resident_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        body = json.dumps({"model": MODEL, "input": texts, "encoding_format": "base64"}).encode()
+        headers = {"authorization": f"Bearer {self._service.secret}", "content-type": "application/json"}
+        self._connection.request("POST", "/v1/embeddings", body, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        assert response.status == 200, answer
+        rows = [base64.b64decode(item["embedding"]) for item in json.loads(answer)["data"]]
+        return np.stack([np.frombuffer(row, np.float32) for row in rows])
 
 
 def write_gguf(packed: Path, into: Path) -> None:
@@ -190,12 +163,13 @@ def write_gguf(packed: Path, into: Path) -> None:
 
 class LlamaCpp:
     def __init__(self, gguf_file: Path, prefix: str) -> None:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = "500"
         import xllamacpp  # noqa: PLC0415  # after the variable above, which it reads when loaded
 
         made = xllamacpp.CommonParams()
         made.model.path = str(gguf_file)
         made.embedding = True
+        made.verbosity = 1
         made.n_parallel = 4
         made.n_ctx = 4 * 512
         made.n_batch = made.n_ubatch = 512
@@ -221,11 +195,11 @@ def compare(rounds: int, texts: list[str], ways: dict[str, Callable[[list[str]],
             way(texts)
             speeds[name].append(len(texts) / (time.perf_counter() - began))
     for name in ways:
-        ratio = statistics.median(e / s for e, s in zip(speeds["engine"], speeds[name], strict=True))
-        cosine = (vectors[name] * vectors["engine"]).sum(axis=1).min()
+        ratio = statistics.median(e / s for e, s in zip(speeds["service"], speeds[name], strict=True))
+        cosine = (vectors[name] * vectors["service"]).sum(axis=1).min()
         print(
             f"  {name}: {statistics.median(speeds[name]):.1f} texts/s, "
-            f"engine/this {ratio:.2f}, cosine {cosine:.5f}"
+            f"service/this {ratio:.2f}, cosine {cosine:.5f}"
         )
 
 
@@ -233,42 +207,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", type=Path)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="data folder; weights are fetched into it once"
+    )
     parser.add_argument("--packed", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=96)
-    parser.add_argument("--batch-tokens", type=int, nargs="+", default=[512])
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        engines = []
-        ways: dict[str, Callable[[list[str]], np.ndarray]] = {}
-        for place, batch_tokens in enumerate(given.batch_tokens):
-            (folder / str(place)).mkdir(mode=0o700)
-            engines.append(Engine(given.weights, folder / str(place), batch_tokens))
-            ways["engine" if not place else f"engine, batch_tokens {batch_tokens}"] = engines[-1]
-        ways["directly"] = Direct(given.weights)
+    data = given.data.resolve()
+    with tempfile.TemporaryDirectory() as name, running(data) as service:
+        weights = data / "models" / MODEL
+        ways: dict[str, Callable[[list[str]], np.ndarray]] = {
+            "service": Whole(service),
+            "directly": Direct(weights),
+        }
         if given.packed:
-            write_gguf(given.packed, folder / "e5.gguf")
-            ways["llama.cpp"] = LlamaCpp(folder / "e5.gguf", recipe.read(given.weights).prefix)
-        engine = engines[0]
-        print(f"ready after {engine.started_s:.2f} s, resident {engine.resident_mb():.0f} MB")
+            write_gguf(given.packed, Path(name) / "e5.gguf")
+            ways["llama.cpp"] = LlamaCpp(Path(name) / "e5.gguf", recipe.read(weights).prefix)
         for kind, texts in corpus(given.texts).items():
             print(f"{len(texts)} {kind} texts, {given.rounds} interleaved rounds")
             compare(given.rounds, texts, ways)
-            print(f"  resident {engine.resident_mb():.0f} MB")
-        single = [engine, ways["directly"]]
-        times: list[list[float]] = [[], []]
-        for _ in range(20):
-            for way, taken in zip(single, times, strict=True):
-                began = time.perf_counter()
-                way(["Как получить справку об обучении?"])
-                taken.append(time.perf_counter() - began)
-        medians = [1000 * statistics.median(taken) for taken in times]
-        print(f"one question: engine {medians[0]:.1f} ms, directly {medians[1]:.1f} ms")
-        for one in engines:
-            one.process.stdin.close()
-            one.process.wait(10)
+        one_question(ways)
+        print(f"resident memory of the service and its engines: {resident_mb(service.pid):.0f} MB")
+
+
+def one_question(ways: dict[str, Callable[[list[str]], np.ndarray]]) -> None:
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(20):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(["Как получить справку об обучении?"])
+            times[name].append(time.perf_counter() - began)
+    print("one question: " + ", ".join(f"{n} {1000 * statistics.median(t):.1f} ms" for n, t in times.items()))
 
 
 if __name__ == "__main__":
