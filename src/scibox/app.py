@@ -128,7 +128,11 @@ class Box:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        _say(banner.ready(self._url, self._secret, self._config.models, time.monotonic() - started_at))
+        _say(
+            banner.ready(
+                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
+            )
+        )
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._children))
@@ -307,6 +311,16 @@ async def _first(*waits: Coroutine[None, None, object], within_s: float | None =
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _program() -> str:
+    """How to call this program from the same folder: by name where it is on the PATH, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "scibox":
+        return "scibox"
+    on_path = shutil.which("scibox")
+    is_same = on_path is not None and Path(on_path).resolve() == called.resolve()
+    return "scibox" if is_same else os.path.relpath(called)
 
 
 def _say(text: str) -> None:

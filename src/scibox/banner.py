@@ -24,15 +24,15 @@ def greeting(version: str, url: str, data: str, secret: str | None) -> str:
     return "\n".join(lines)
 
 
-def ready(url: str, secret: str | None, models: Sequence[Model], seconds: float) -> str:
-    """The last lines: a command that works when pasted."""
+def ready(url: str, secret: str | None, models: Sequence[Model], seconds: float, program: str) -> str:
+    """The last lines: commands that work when pasted; `program` is how this one was called."""
     names = ", ".join(model.name for model in models)
     lines = [
         f"Ready after {seconds:.1f} s: {names}",
         "",
         f"  base URL   {url}/v1",
         f"  Swagger    {url}/",
-        "  more keys  scibox keys create NAME",
+        f"  more keys  {program} keys create NAME",
         "  stop       Ctrl-C",
     ]
     chat = next((model.name for model in models if model.kind == "chat"), None)

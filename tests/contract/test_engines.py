@@ -9,6 +9,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from plain_client import ask, chat, events, read_head, send, stream
 
 from scibox.engines import llama
+from scibox.engines.embedder import settings as embedder
 from scibox.engines.fake import FakeEngine
 from scibox.engines.fake_script import Script
 from scibox.engines.supervisor import Supervisor
@@ -63,13 +65,27 @@ async def llama_engine(folder: Path, *, embedding: bool = False) -> AsyncIterato
         await supervisor.stop()
 
 
-def weights() -> Path:
+async def embedder_engine(folder: Path) -> AsyncIterator[Engine]:
+    socket = folder / "e.sock"
+    settings = embedder.Settings(
+        str(socket), str(weights("multilingual-e5-small/model.onnx").parent), "small"
+    )
+    supervisor = Supervisor("small", embedder.command(settings), socket, report=lambda event: None)
+    await supervisor.start()
+    try:
+        await supervisor.wait_ready()
+        yield Engine(f"unix:{socket}", "small", lambda: None, embeds=True)
+    finally:
+        await supervisor.stop()
+
+
+def weights(pattern: str = "smollm2-135m-instruct/*.gguf") -> Path:
     folder = os.environ.get("SCIBOX_TEST_MODELS")
     if not folder:
         pytest.skip("SCIBOX_TEST_MODELS names no folder of models")
-    found = sorted(Path(folder).glob("smollm2-135m-instruct/*.gguf"))
+    found = sorted(Path(folder).glob(pattern))
     if not found:
-        pytest.skip(f"no smollm2-135m-instruct/*.gguf in {folder}")
+        pytest.skip(f"no {pattern} in {folder}")
     return found[0]
 
 
@@ -186,14 +202,27 @@ async def test_bad_bodies_are_4xx_and_the_next_call_works(engine: Engine) -> Non
     await text_of(engine, max_tokens=1)
 
 
-@pytest.mark.parametrize("kind", ["fake", pytest.param("llama", marks=pytest.mark.real)])
+EMBEDDING = {
+    "fake": fake_engine,
+    "llama": partial(llama_engine, embedding=True),
+    "embedder": embedder_engine,
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["fake", *(pytest.param(kind, marks=pytest.mark.real) for kind in ("llama", "embedder"))]
+)
 async def test_embeddings_are_unit_vectors_in_order_float_or_base64(kind: str, tmp_path: Path) -> None:
-    async for engine in fake_engine(tmp_path) if kind == "fake" else llama_engine(tmp_path, embedding=True):
-        body = {"input": ["a cat", "a much longer text about dogs"]}
+    async for engine in EMBEDDING[kind](tmp_path):
+        assert (await ask(engine.address, "/health"))[0] == 200
+        _, models = await ask(engine.address, "/v1/models")
+        assert [model["id"] for model in models["data"]] == [engine.name]
+        body = {"model": engine.name, "input": ["a cat", "a much longer text about dogs"]}
         status, floats = await ask(engine.address, "/v1/embeddings", body)
         _, coded = await ask(engine.address, "/v1/embeddings", {**body, "encoding_format": "base64"})
 
         assert status == 200
+        assert floats["model"] == engine.name
         assert [item["index"] for item in floats["data"]] == [0, 1]
         assert floats["usage"]["prompt_tokens"] >= 2
         for plain, packed in zip(floats["data"], coded["data"], strict=True):

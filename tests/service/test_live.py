@@ -23,7 +23,7 @@ from live import Serve, free_port, scibox
 
 pytestmark = pytest.mark.real
 
-CHAT = {
+CHAT: dict[str, Any] = {
     "model": "smollm2-135m-instruct",
     "messages": [{"role": "user", "content": "Name three colours."}],
     "max_tokens": 16,
@@ -95,10 +95,10 @@ def test_the_real_context_is_known(data_with_models: Path) -> None:
         assert answer["error"]["param"] == "input[1]"
 
 
-def stream(serve: Serve, secret: str, into: list[bytes]) -> None:
+def stream(serve: Serve, secret: str, into: list[bytes], model: str = CHAT["model"]) -> None:
     request = urllib.request.Request(
         serve.base_url + "/v1/chat/completions",
-        json.dumps({**LONG, "stream": True}).encode(),
+        json.dumps({**LONG, "model": model, "stream": True}).encode(),
         {"authorization": f"Bearer {secret}", "content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -279,11 +279,40 @@ def test_an_upstream_that_is_not_there_is_503(data: Path, tmp_path: Path) -> Non
     assert (status, body["error"]["code"]) == (503, "upstream_unavailable")
 
 
+def test_a_remote_upstream_with_its_key_and_its_own_name(data: Path, tmp_path: Path) -> None:
+    """SciBox in front of another SciBox: the key comes from a file, the context from the upstream."""
+    behind = tmp_path / "behind.toml"
+    behind.write_text('[models.inner]\nkind = "chat"\n[[models.inner.deployments]]\nengine = "fake"\n')
+    with Serve(tmp_path / "behind", "--config", str(behind)) as upstream:
+        upstream.until_said("Ready")
+        key = tmp_path / "key"
+        key.write_text(upstream.operator_secret() + "\n")
+        front = tmp_path / "front.toml"
+        front.write_text(
+            '[models.outer]\nkind = "chat"\n[[models.outer.deployments]]\n'
+            f'url = "{upstream.base_url}/v1"\nupstream_model = "inner"\nupstream_key_file = "{key}"\n'
+        )
+        with Serve(data, "--config", str(front)) as serve:
+            serve.until_said("Ready")
+            secret = serve.operator_secret()
+            status, body = serve.post("/v1/chat/completions", {**CHAT, "model": "outer"}, secret)
+            assert (status, body["model"]) == (200, "inner")
+            answers: list[bytes] = []
+            stream(serve, secret, answers, model="outer")
+            assert answers[0].endswith(b"data: [DONE]\n\n")
+            serve.until(lambda: serve.get("/v1/models/outer", secret)[1]["max_model_len"] == 8192, within_s=5)
+
+            upstream.stop()
+            status, body = serve.post("/v1/chat/completions", {**CHAT, "model": "outer"}, secret)
+            assert (status, body["error"]["code"]) == (503, "upstream_unavailable")
+            assert serve.get("/v1/key", secret)[0] == 200
+
+
 def test_the_pasted_line_is_one_command(data: Path, tmp_path: Path) -> None:
     from scibox.banner import ready
     from scibox.config import Model
 
-    said = ready("http://127.0.0.1:4000", "sk-x", [Model("it's", "chat")], 1.0)
+    said = ready("http://127.0.0.1:4000", "sk-x", [Model("it's", "chat")], 1.0, "scibox")
     [line] = [line for line in said.splitlines() if line.startswith("curl ")]
     words = shlex.split(line)
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from rig import socket_folder
 
+from rig import socket_folder
 from scibox.core.errors import UpstreamBroken, UpstreamUnavailable
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scibox.core.types import ModelCard
 from scibox.upstream.address import Address
@@ -26,3 +26,8 @@ class Route:
 
     card: ModelCard
     replicas: tuple[Replica, ...]
+
+    @property
+    def shown(self) -> ModelCard:
+        """The card with what a remote replica has said of itself since."""
+        return replace(self.card, context=self.card.context or self.replicas[0].context)

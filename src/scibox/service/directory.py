@@ -23,9 +23,9 @@ class Directory:
 
     def cards(self, key: Key) -> list[ModelCard]:
         """What this key may use: models first, then aliases, each as a model of its own with a `root`."""
-        models = [route.card for route in self._routes.values()]
+        models = [route.shown for route in self._routes.values()]
         aliases = [
-            replace(self._routes[root].card, name=alias, root=root) for alias, root in self._aliases.items()
+            replace(self._routes[root].shown, name=alias, root=root) for alias, root in self._aliases.items()
         ]
         return [card for card in models + aliases if key.may_use(card.root or card.name)]
 
