@@ -43,6 +43,8 @@ class _Answer(Struct):
     data: list[msgspec.Raw] | None = None
 
 
+# llama-server's words for an embedding input over its batch, which `engines/llama.py` makes the context.
+_LLAMA_TOO_LONG = "is too large to process"
 _answers = msgspec.json.Decoder(_Answer)
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 _CUT = "The model server broke off in the middle of the answer; what came so far is not complete. Try again."
@@ -106,6 +108,8 @@ def refusal(status: int, body: bytes) -> SciBoxError:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = None
     message, param, code = _parts(error)
+    if _LLAMA_TOO_LONG in message:  # its status is 500
+        return ContextTooLong("A text is longer than the model's context; shorten it or split it.", param="input")
     if status in (400, 413, 422):
         if _is_about_context(message, code):
             return ContextTooLong(f"{message} Shorten the input.", param=param or "messages")
