@@ -102,6 +102,8 @@ class Box:
                 discover(self._client, (r for route in self._routes for r in route.replicas))
             ),
         ]
+        for task in tasks:
+            task.add_done_callback(self._on_end)
         try:
             self._greet()
             await self._start_engines(started_at)
@@ -116,6 +118,14 @@ class Box:
             self._client.close()
         _say("Stopped.")
         return 0
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """A part of the service that fails ends the service: whoever keeps it alive starts it whole again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.emit(
+                Notice(f"the service stops, since a part of it failed: {error!r}", is_warning=True)
+            )
+            self._stop.set()
 
     def _greet(self) -> None:
         secret = admin.ensure_operator(self._store, time.time())

@@ -143,6 +143,25 @@ def test_a_killed_service_leaves_no_orphans(data_with_models: Path) -> None:
         until_gone(children, 2)
 
 
+def test_running_streams_finish_when_the_service_is_told_to_stop(data_with_models: Path) -> None:
+    with Serve(data_with_models) as serve:
+        serve.until_ready()
+        secret = serve.operator_secret()
+        answers: list[bytes] = []
+        calls = [threading.Thread(target=stream, args=(serve, secret, answers)) for _ in range(4)]
+        for call in calls:
+            call.start()
+        time.sleep(1.0)
+        serve.process.send_signal(signal.SIGTERM)
+        serve.until_said("Finishing 4 running calls")
+        assert serve.post("/v1/chat/completions", CHAT, secret)[1]["error"]["code"] == "draining"
+        for call in calls:
+            call.join(30)
+        assert serve.process.wait(10) == 0
+        assert [answer.endswith(b"data: [DONE]\n\n") for answer in answers] == [True] * 4
+        assert serve.said().count("finished ") == 4
+
+
 def test_stop_while_the_engines_load(data_with_models: Path) -> None:
     with Serve(data_with_models) as serve:
         serve.until_said("Loading")

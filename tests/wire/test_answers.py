@@ -99,7 +99,11 @@ def test_what_is_no_answer_is_an_error(body: bytes) -> None:
         (400, b'{"error":{"message":"bad","type":"invalid_request_error"}}', InvalidRequest),
         (400, b'{"error":{"message":"too long","type":"exceed_context_size_error"}}', ContextTooLong),
         (400, b'{"error":{"message":"the model\'s maximum context length is 5"}}', ContextTooLong),
-        (500, b'{"error":{"message":"input (900 tokens) is too large to process. increase"}}', ContextTooLong),
+        (
+            500,
+            b'{"error":{"message":"input (900 tokens) is too large to process. increase"}}',
+            ContextTooLong,
+        ),
         (401, b"", UpstreamMisconfigured),
         (403, b"", UpstreamMisconfigured),
         (404, b'{"error":"no such model"}', UpstreamMisconfigured),

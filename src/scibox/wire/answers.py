@@ -109,7 +109,9 @@ def refusal(status: int, body: bytes) -> SciBoxError:
         error = None
     message, param, code = _parts(error)
     if _LLAMA_TOO_LONG in message:  # its status is 500
-        return ContextTooLong("A text is longer than the model's context; shorten it or split it.", param="input")
+        return ContextTooLong(
+            "A text is longer than the model's context; shorten it or split it.", param="input"
+        )
     if status in (400, 413, 422):
         if _is_about_context(message, code):
             return ContextTooLong(f"{message} Shorten the input.", param=param or "messages")
