@@ -141,6 +141,7 @@ async def test_wrong_paths_and_methods_have_the_same_shape(
         b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST /key HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /health HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n",
     ],
 )
 async def test_malformed_http_is_refused_in_the_same_shape(raw: bytes) -> None:
