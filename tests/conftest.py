@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from live import Serve
 
+# No deadline: a busy machine must not fail a property that holds.
+hypothesis.settings.register_profile("scibox", deadline=None)
+hypothesis.settings.load_profile("scibox")
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,6 +54,3 @@ def manual_service(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
         serve.until_ready()
         serve.secret = serve.operator_secret()
         yield serve
-
-
-Wait = Callable[[Callable[[], bool]], None]
