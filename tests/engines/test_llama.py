@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,10 @@ async def test_opens_no_port_and_answers_no_other_route(tmp_path: Path) -> None:
 
 def open_ports(pid: int | None) -> list[str]:
     """Local addresses that the process listens on: its sockets' inodes, looked up in the system's tables."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed while we look
+            links.append(str(link.readlink()))
     inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
     assert inodes
     rows = [

@@ -241,3 +241,18 @@ async def test_many_calls_at_once_all_settle() -> None:
     assert [answer.status_code for answer in answers] == [200] * 100
     assert len({answer.headers["x-request-id"] for answer in answers}) == 100
     assert len(r.ended) == 100
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("deaths", "status"), [(1, 200), (2, 502)])
+async def test_a_child_that_dies_unanswered_gets_the_call_once_more(
+    stream: bool, deaths: int, status: int
+) -> None:
+    async with rig() as r:
+        r.engine.next_scripts.extend([Script(fault="close", after_chunks=0)] * deaths)
+        answer = await r.client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        await r.until_idle()
+
+        assert answer.status_code == status
+        assert r.engine.broken == deaths
+        assert len(r.ended) == 1

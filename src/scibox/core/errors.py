@@ -93,6 +93,12 @@ class UpstreamBroken(SciBoxError):
     code = "upstream_error"
 
 
+class UpstreamLost(UpstreamBroken):
+    """The model server closed the connection before the first byte of an answer."""
+
+    code = "upstream_broke_off"
+
+
 class UpstreamUnavailable(SciBoxError):
     """The model server cannot be reached now."""
 

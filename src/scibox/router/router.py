@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from scibox.core.errors import (
     SciBoxError,
     UpstreamBroken,
+    UpstreamLost,
     UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -66,9 +67,14 @@ class Router:
         raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
 
     async def _patiently(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
-        """Attempts on one replica: a child of ours that is being restarted is waited for."""
+        """Attempts on one replica: a child of ours that is being restarted is waited for.
+
+        One that dies before it has answered anything is given the call once more, and no oftener: if the
+        call is what kills it, it must not kill it again and again.
+        """
         now = asyncio.get_running_loop().time
         patient_until = now() + (RESTART_PATIENCE_S if replica.is_local else 0.0)
+        is_second_life = not replica.is_local
         while True:
             has_begun = False
             try:
@@ -81,6 +87,10 @@ class Router:
             except UpstreamUnavailable:
                 if has_begun or now() > patient_until:
                     raise
+            except UpstreamLost:
+                if has_begun or is_second_life:
+                    raise
+                is_second_life = True
             await asyncio.sleep(RESTART_POLL_S)
 
     async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:

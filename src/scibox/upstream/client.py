@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections import defaultdict, deque
 
-from scibox.core.errors import UpstreamBroken, UpstreamUnavailable
+from scibox.core.errors import UpstreamBroken, UpstreamLost, UpstreamUnavailable
 
 from .address import Address
 from .connection import Connection
@@ -94,9 +94,9 @@ class Exchange:
         connection, was_used = await self._client.take(self._address)
         try:
             await self._begin(connection)
-        except UpstreamBroken:
+        except UpstreamLost:
             # The replica closed a kept connection while it was idle: nothing was answered, a new one is safe.
-            if not was_used or connection.has_answered:
+            if not was_used:
                 raise
             connection.close()
             await self._begin(await self._client.connect(self._address))

@@ -13,10 +13,10 @@ from typing import cast
 
 import httptools
 
-from scibox.core.errors import UpstreamBroken
+from scibox.core.errors import UpstreamBroken, UpstreamLost
 
 HIGH_WATER_BYTES = 64 * 1024
-_CUT = "The model server closed the connection in the middle of its answer; try again."
+_CUT = "The model server closed the connection before its answer was whole; try again."
 _GARBAGE = (
     "The model server answered with something that is not HTTP; tell the operator to check its address."
 )
@@ -85,7 +85,8 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         if self._failure is not None:
-            raise UpstreamBroken(self._failure, code="upstream_broke_off")
+            lost = UpstreamBroken if self.has_answered else UpstreamLost
+            raise lost(self._failure, code="upstream_broke_off")
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
