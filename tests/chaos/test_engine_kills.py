@@ -101,7 +101,7 @@ def test_every_call_has_one_clear_end_while_the_engine_is_killed(data_with_model
         assert tally.wrong == []
         assert tally.ends["finished"] > 0
         assert tally.ends["broken off"] + tally.ends["refused"] > 0  # the kills were felt
-        serve.until(lambda: serve.said().count(" request=req_") == calls, within_s=20)  # one entry each
+        serve.until(lambda: serve.said().count(" request=req_") == calls, within_s=5)  # one entry each
         assert serve.said().count("upstream_error") == tally.ends["broken off"] + tally.ends["refused"]
         assert serve.said().count("client_gone") == 0
         assert (

@@ -63,7 +63,7 @@ def test_first_start_second_start_and_end(data_with_models: Path) -> None:
         children = serve.children()
         assert len(children) == 2
         assert serve.stop(signal.SIGINT) == 0
-        until_gone(children, 10)
+        until_gone(children, 1)
         assert serve.said().rstrip().endswith("Stopped.")
 
     with Serve(data_with_models) as serve:
@@ -140,7 +140,7 @@ def test_a_killed_service_leaves_no_orphans(data_with_models: Path) -> None:
         assert len(children) == 2
         serve.process.kill()
         serve.process.wait()
-        until_gone(children, 10)
+        until_gone(children, 2)
 
 
 def test_running_streams_finish_when_the_service_is_told_to_stop(data_with_models: Path) -> None:
@@ -168,7 +168,7 @@ def test_stop_while_the_engines_load(data_with_models: Path) -> None:
         serve.until(lambda: len(serve.children()) == 2)
         children = serve.children()
         assert serve.stop(signal.SIGTERM) == 0
-        until_gone(children, 10)
+        until_gone(children, 1)
 
 
 def test_keys_by_command_are_known_and_revoked_within_a_second(data_with_models: Path) -> None:
@@ -176,14 +176,14 @@ def test_keys_by_command_are_known_and_revoked_within_a_second(data_with_models:
         serve.until_ready()
         made = scibox(serve.data, "keys", "create", "team-7", "--days", "1")
         secret = made.stdout.strip()
-        serve.until(lambda: serve.get("/v1/key", secret)[0] == 200, within_s=10)
+        serve.until(lambda: serve.get("/v1/key", secret)[0] == 200, within_s=2)
         listed = scibox(serve.data, "keys", "list").stdout
         [key_id] = [line.split()[0] for line in listed.splitlines() if "team-7" in line]
         assert secret not in listed
         assert serve.get("/v1/key", secret)[1]["id"] == key_id
 
         assert scibox(serve.data, "keys", "revoke", key_id).returncode == 0
-        serve.until(lambda: serve.get("/v1/key", secret)[0] == 401, within_s=10)
+        serve.until(lambda: serve.get("/v1/key", secret)[0] == 401, within_s=2)
         assert serve.get("/v1/key", secret)[1]["error"]["code"] == "key_revoked"
         assert secret not in serve.said()
 
@@ -203,7 +203,7 @@ def test_a_client_that_leaves_frees_the_real_slots(data_with_models: Path) -> No
                 )
                 sock.sendall(head.encode() + body)
                 time.sleep(0.1)
-        serve.until(lambda: serve.said().count("client_gone") == 16, within_s=20)
+        serve.until(lambda: serve.said().count("client_gone") == 16, within_s=5)
         status, alone = serve.post("/v1/chat/completions", {**CHAT, "max_tokens": 1}, secret)
         assert status == 200
         # 16 calls of 4,000 LLM tokens would hold all slots for minutes.
@@ -319,9 +319,7 @@ def test_a_remote_upstream_with_its_key_and_its_own_name(data: Path, tmp_path: P
             answers: list[bytes] = []
             stream(serve, secret, answers, model="outer")
             assert answers[0].endswith(b"data: [DONE]\n\n")
-            serve.until(
-                lambda: serve.get("/v1/models/outer", secret)[1]["max_model_len"] == 8192, within_s=20
-            )
+            serve.until(lambda: serve.get("/v1/models/outer", secret)[1]["max_model_len"] == 8192, within_s=5)
 
             upstream.stop()
             status, body = serve.post("/v1/chat/completions", {**CHAT, "model": "outer"}, secret)
