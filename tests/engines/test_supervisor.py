@@ -113,7 +113,10 @@ async def test_can_start_again_after_a_stop(make: Make) -> None:
     for _ in range(2):
         await supervisor.start()
         await supervisor.wait_ready()
+        assert supervisor.state == "ready"
+        assert is_alive(supervisor.pid or 0)
         await supervisor.stop()
+        assert supervisor.state == "stopped"
 
 
 async def test_a_failure_that_no_restart_cures_is_one_sentence(make: Make, seen: list[EngineEvent]) -> None:
