@@ -12,13 +12,14 @@ from scibox.core.errors import (
 )
 from scibox.core.types import Usage
 from scibox.wire import answers, sse
+from scibox.wire.orders import Reading
 
 DELTA = b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
 LAST = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}'
 
 
 def test_a_stream_passes_byte_for_byte() -> None:
-    stream = answers.Stream(wants_usage=False)
+    stream = answers.Stream(Reading(wants_usage=False))
 
     chunks = list(stream.feed(sse.render(DELTA) + sse.DONE))
 
@@ -29,7 +30,7 @@ def test_a_stream_passes_byte_for_byte() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_usage_chunk_is_counted_and_shown_only_if_asked_for(wanted: bool) -> None:
-    [chunk] = answers.Stream(wants_usage=wanted).feed(sse.render(LAST))
+    [chunk] = answers.Stream(Reading(wants_usage=wanted)).feed(sse.render(LAST))
 
     assert chunk.usage == Usage(3, 5)
     assert chunk.data == (sse.render(LAST) if wanted else b"")
@@ -38,14 +39,14 @@ def test_the_usage_chunk_is_counted_and_shown_only_if_asked_for(wanted: bool) ->
 def test_an_answer_that_quotes_the_words_is_not_mistaken() -> None:
     said = json.dumps({"choices": [{"delta": {"content": '"usage" and "error"'}}]}).encode()
 
-    [chunk] = answers.Stream(wants_usage=False).feed(sse.render(said))
+    [chunk] = answers.Stream(Reading(wants_usage=False)).feed(sse.render(said))
 
     assert chunk.data == sse.render(said)
     assert chunk.usage is None
 
 
 def test_a_stream_without_done_is_cut() -> None:
-    stream = answers.Stream(wants_usage=False)
+    stream = answers.Stream(Reading(wants_usage=False))
     list(stream.feed(sse.render(DELTA)))
 
     with pytest.raises(UpstreamBroken) as caught:
@@ -57,11 +58,11 @@ def test_a_stream_without_done_is_cut() -> None:
 @pytest.mark.parametrize("garbage", [b"<html>", b'{"choices":', b"null", b'{"usage": x}'])
 def test_garbage_in_a_stream_is_an_error(garbage: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        list(answers.Stream(wants_usage=False).feed(sse.render(garbage)))
+        list(answers.Stream(Reading(wants_usage=False)).feed(sse.render(garbage)))
 
 
 def test_what_came_before_the_garbage_is_delivered() -> None:
-    chunks = answers.Stream(wants_usage=False).feed(sse.render(DELTA) + sse.render(b"<html>"))
+    chunks = answers.Stream(Reading(wants_usage=False)).feed(sse.render(DELTA) + sse.render(b"<html>"))
 
     assert next(chunks).data == sse.render(DELTA)
     with pytest.raises(UpstreamBroken):
@@ -70,11 +71,15 @@ def test_what_came_before_the_garbage_is_delivered() -> None:
 
 def test_an_error_in_a_stream_is_an_error() -> None:
     with pytest.raises(UpstreamBroken, match="out of memory"):
-        list(answers.Stream(wants_usage=False).feed(sse.render(b'{"error":{"message":"out of memory"}}')))
+        list(
+            answers.Stream(Reading(wants_usage=False)).feed(
+                sse.render(b'{"error":{"message":"out of memory"}}')
+            )
+        )
 
 
 def test_nothing_follows_the_end() -> None:
-    stream = answers.Stream(wants_usage=False)
+    stream = answers.Stream(Reading(wants_usage=False))
 
     assert len(list(stream.feed(sse.DONE + sse.render(DELTA)))) == 1
 
@@ -82,7 +87,7 @@ def test_nothing_follows_the_end() -> None:
 def test_a_whole_answer() -> None:
     body = b'{"choices":[{}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 
-    chunk = answers.whole(body)
+    chunk = answers.whole(body, Reading())
 
     assert (chunk.data, chunk.usage) == (body, Usage(1, 2))
 
@@ -90,7 +95,7 @@ def test_a_whole_answer() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"error":{"message":"x"}}', b"\xff"])
 def test_what_is_no_answer_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        answers.whole(body)
+        answers.whole(body, Reading())
 
 
 @pytest.mark.parametrize(

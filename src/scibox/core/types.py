@@ -8,6 +8,10 @@ from typing import Literal
 
 Kind = Literal["chat", "embedding"]
 Role = Literal["operator", "member"]
+Dialect = Literal["openai", "vllm", "llama"]  # what a replica understands beyond OpenAI's documents
+Thinking = Literal["auto", "opened", "none"]
+"""Where a model's reasoning text stands in what a replica says: `auto`: between `<think>` and `</think>` at the
+start; `opened`: from the start on, since the chat template has written `<think>` itself; `none`: nowhere."""
 
 
 class Ending(Enum):
@@ -73,14 +77,19 @@ class Call:
     solid_bytes: int = 0
     items: int = 1  # messages of a chat, texts to embed
     longest: int = 0  # which of them is the longest
+    n: int = 1  # choices asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer as it goes to the client: whole SSE events, or the whole JSON body."""
+    """A piece of an answer as it goes to the client: whole SSE events, or the whole JSON body.
+
+    `headers` of the first chunk go to the client too, names in lower case.
+    """
 
     data: bytes
     usage: Usage | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

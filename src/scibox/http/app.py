@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
 from scibox.core.names import nearest
-from scibox.core.types import Call
 from scibox.service.pipeline import Pipeline
 from scibox.wire import chat, embeddings, errors, openapi
+from scibox.wire.face import Face, Plain
 
 from .calls import Calls
 from .info import Info, State
@@ -72,9 +72,9 @@ def _api(door: Door, prefix: str) -> list[BaseRoute]:
     """The API, with and without `/v1`: half of all wrong addresses miss just that."""
     info = Info(door.pipeline, door.state, door.version)
 
-    def calls(parse: Callable[[str, bytes], Call]) -> Calls:
+    def calls(face: Face) -> Calls:
         return Calls(
-            parse,
+            face,
             door.pipeline,
             door.emit,
             door.ending,
@@ -83,8 +83,8 @@ def _api(door: Door, prefix: str) -> list[BaseRoute]:
         )
 
     return [
-        Route(f"{prefix}/chat/completions", calls(chat.parse), methods=["POST"]),
-        Route(f"{prefix}/embeddings", calls(embeddings.parse), methods=["POST"]),
+        Route(f"{prefix}/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
+        Route(f"{prefix}/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
         Route(f"{prefix}/models", info.models),
         Route(f"{prefix}/models/{{name:path}}", info.model),
         Route(f"{prefix}/key", info.key),

@@ -6,19 +6,18 @@ Plain ASGI without a framework's request object: this is the way of every call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
 from scibox.core.errors import BodyTooLarge, Draining, SciBoxError
 from scibox.core.events import Emit, Refused
-from scibox.core.types import Call, Key
+from scibox.core.types import Key
 from scibox.service.pipeline import Pipeline
+from scibox.wire.face import Asked, Face
 
 from .respond import EventStream, request_id, send_error, send_json
-
-Parse = Callable[[str, bytes], Call]
 
 
 class ClientGone(Exception):
@@ -26,11 +25,11 @@ class ClientGone(Exception):
 
 
 class Calls:
-    """One endpoint; `parse` makes a call of its bodies."""
+    """One endpoint; its face makes calls of bodies and tells the answers."""
 
     def __init__(
         self,
-        parse: Parse,
+        face: Face,
         pipeline: Pipeline,
         emit: Emit,
         ending: asyncio.Event,
@@ -38,7 +37,7 @@ class Calls:
         heartbeat_s: float,
         max_body_bytes: int,
     ) -> None:
-        self._parse = parse
+        self._face = face
         self._pipeline = pipeline
         self._emit = emit
         self._ending = ending
@@ -50,40 +49,39 @@ class Calls:
         try:
             key = self._pipeline.enter(bearer(scope))
             body = await read_body(scope, receive, self._max_body_bytes)
-            call = self._parse(request_id(scope), body)
+            asked = self._face.parse(request_id(scope), body)
         except ClientGone:
             return
         except SciBoxError as error:
             self._emit(Refused(request_id(scope), error.status, error.code, error.message))
-            await send_error(send, error)
+            await send_error(send, error, self._face)
             return
-        await self._while_wanted(receive, self._answer(key, call, send))
+        await self._while_wanted(receive, self._answer(key, asked, send))
 
-    async def _answer(self, key: Key, call: Call, send: Send) -> None:
-        if call.stream:
-            await self._stream(key, call, send)
+    async def _answer(self, key: Key, asked: Asked, send: Send) -> None:
+        if asked.call.stream:
+            await self._stream(key, asked, send)
             return
         try:
-            async with aclosing(self._pipeline.serve(key, call)) as chunks:
-                body = b"".join([chunk.data async for chunk in chunks])
+            async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
+                [answer] = [chunk async for chunk in chunks]
         except SciBoxError as error:
-            await send_error(send, error)
+            await send_error(send, error, self._face)
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
-                await send_error(
-                    send, Draining("The service stopped; try again in a minute.", retry_after_s=30)
-                )
+                stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
+                await send_error(send, stopped, self._face)
             raise
-        await send_json(send, 200, body)
+        await send_json(send, 200, asked.reply.whole(answer.data), answer.headers)
 
-    async def _stream(self, key: Key, call: Call, send: Send) -> None:
-        events = EventStream(send, self._heartbeat_s)
+    async def _stream(self, key: Key, asked: Asked, send: Send) -> None:
+        events = EventStream(send, self._heartbeat_s, self._face, asked.reply)
         beat = asyncio.create_task(events.beat())
         try:
-            async with aclosing(self._pipeline.serve(key, call)) as chunks:
+            async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
                 async for chunk in chunks:
-                    await events.write(chunk.data)
+                    await events.write(asked.reply.event(chunk.data), chunk.headers)
         except SciBoxError as error:
             await events.fail(error)
         except asyncio.CancelledError:
@@ -112,12 +110,15 @@ class Calls:
 
 
 def bearer(scope: Scope) -> str:
-    """The secret of the `Authorization` header; empty where there is none (RFC 6750, 2.1)."""
+    """The secret of the `Authorization` header (RFC 6750, 2.1), or of Anthropic's `x-api-key`; else empty."""
+    found = ""
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, secret = value.decode("latin-1").partition(" ")
             return secret.strip() if scheme.lower() == "bearer" else ""
-    return ""
+        if name == b"x-api-key":
+            found = value.decode("latin-1").strip()
+    return found
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from starlette.types import Scope, Send
 
 from scibox.core.errors import SciBoxError
-from scibox.wire import errors, sse
+from scibox.wire import sse
+from scibox.wire.face import Face, Reply
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -31,9 +32,9 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: SciBoxError) -> None:
-    """An error as a whole answer, with what a client needs to try again."""
-    await send_json(send, error.status, errors.render(error), error_headers(error))
+async def send_error(send: Send, error: SciBoxError, face: Face) -> None:
+    """An error as a whole answer in the face's words, with what a client needs to try again."""
+    await send_json(send, error.status, face.error(error), error_headers(error))
 
 
 def error_headers(error: SciBoxError) -> list[tuple[bytes, bytes]]:
@@ -52,19 +53,28 @@ class EventStream:
     Until then an error can still be a plain HTTP error; after it, it is the last event.
     """
 
-    def __init__(self, send: Send, heartbeat_s: float) -> None:
+    def __init__(self, send: Send, heartbeat_s: float, face: Face, reply: Reply) -> None:
         self._send = send
+        self._face = face
+        self._reply = reply
         self._heartbeat_s = heartbeat_s
         self._lock = asyncio.Lock()
         self._has_begun = False
         self._wrote_at = asyncio.get_running_loop().time()
 
-    async def write(self, data: bytes) -> None:
-        """Whole events, as they are."""
+    async def write(self, data: bytes, headers: Headers = ()) -> None:
+        """Whole events, as they are; `headers` leave with the first of them."""
+        if not data:
+            return
         async with self._lock:
             if not self._has_begun:
                 self._has_begun = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+                start = {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [*_STREAM_HEADERS, *headers],
+                }
+                await self._send(start)
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._wrote_at = asyncio.get_running_loop().time()
 
@@ -73,9 +83,9 @@ class EventStream:
         async with self._lock:
             if not self._has_begun:
                 self._has_begun = True
-                await send_error(self._send, error)
+                await send_error(self._send, error, self._face)
                 return
-            await self._send({"type": "http.response.body", "body": errors.event(error)})
+            await self._send({"type": "http.response.body", "body": self._reply.error_event(error)})
 
     async def end(self) -> None:
         """End after the last event."""

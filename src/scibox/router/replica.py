@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scibox.core.types import ModelCard
+from scibox.core.types import Dialect, ModelCard, Thinking
 from scibox.upstream.address import Address
+from scibox.wire.orders import Target
 
 
 @dataclass(slots=True)
@@ -18,6 +19,14 @@ class Replica:
     context: int | None = None  # LLM tokens per call, prompt and completion; None: not known
     is_local: bool = False  # a child of ours: it comes back when it dies
     counts: bool = False  # answers `/apply-template` and `/tokenize` as llama-server does
+    dialect: Dialect = "openai"
+    has_tools: bool = True  # its chat template shows tools to the model
+    thinking: Thinking = "auto"
+
+    @property
+    def target(self) -> Target:
+        """What must be known of it to write to it."""
+        return Target(self.model, self.dialect, self.has_tools, self.thinking)
 
 
 @dataclass(frozen=True, slots=True)

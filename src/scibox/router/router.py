@@ -21,7 +21,8 @@ from scibox.core.errors import (
 )
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import Client, Exchange
-from scibox.wire import answers, chat, embeddings
+from scibox.wire import answers
+from scibox.wire.orders import Order, order
 
 from .counting import refuse_too_long
 from .replica import Replica, Route
@@ -29,7 +30,6 @@ from .replica import Replica, Route
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
 PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
-_RENDER = {"chat": chat.render, "embedding": embeddings.render}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +95,23 @@ class Router:
 
     async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
         """One try of a call on one replica."""
+        sent = order(call, replica.target)
         exchange = self._client.exchange(
             replica.address,
             "POST",
-            replica.address.prefix + call.path,
-            body=_RENDER[call.kind](call, replica.model),
+            replica.address.prefix + sent.path,
+            body=sent.body,
             secret=replica.secret,
         )
         try:
             await self._open(exchange, call, ends_at)
             if call.stream:
-                async with aclosing(self._relay(exchange, call, ends_at)) as chunks:
+                async with aclosing(self._relay(exchange, sent, ends_at)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             else:
                 async with _until(ends_at):
-                    answer = answers.whole(await exchange.read_all())
+                    answer = answers.whole(await exchange.read_all(), sent.reading)
                 yield answer
         finally:
             exchange.close()
@@ -124,8 +125,8 @@ class Router:
         if call.stream and not exchange.header(b"content-type").startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
 
-    async def _relay(self, exchange: Exchange, call: Call, ends_at: float) -> AsyncGenerator[Chunk, None]:
-        stream = answers.Stream(wants_usage=call.wants_usage)
+    async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:
+        stream = answers.Stream(sent.reading)
         now = asyncio.get_running_loop().time
         patience_s = self._deadlines.first_chunk_s
         while not stream.finished:

@@ -7,6 +7,7 @@ carries usage or an error.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,7 @@ from scibox.core.errors import (
 from scibox.core.types import Chunk, Usage
 
 from . import sse
+from .orders import Reading
 
 
 class _Usage(Struct):
@@ -50,15 +52,29 @@ _BROKEN = "The model server's answer could not be read; try again in a few secon
 _CUT = "The model server broke off in the middle of the answer; what came so far is not complete. Try again."
 
 
+class Filter(Protocol):
+    """Changes answers on their way; one object for one answer."""
+
+    def event(self, data: bytes) -> list[bytes]:
+        """What goes on in place of an event's data: the same bytes, others, several events or none.
+
+        Nothing may be held back past the event that carries the finish reason.
+        """
+
+    def whole(self, body: bytes) -> bytes:
+        """A non-streamed answer's body, changed where it must be."""
+
+
 class Stream:
     """A streamed answer on its way: bytes of a replica in, chunks for the client out.
 
     Only a stream that the replica ended itself with `[DONE]` ends so for the client.
     """
 
-    def __init__(self, *, wants_usage: bool) -> None:
+    def __init__(self, reading: Reading) -> None:
         self._events = sse.EventSplitter()
-        self._wants_usage = wants_usage
+        self._wants_usage = reading.wants_usage
+        self._filters = filters(reading)
         self.finished = False
 
     def feed(self, received: bytes) -> Iterator[Chunk]:
@@ -68,36 +84,54 @@ class Stream:
                 self.finished = True
                 yield Chunk(sse.DONE)
                 return
-            yield self._chunk(data)
+            yield from self._chunks(data)
 
     def close(self) -> None:
         """The replica closed the connection; an error unless it had finished."""
         if not self.finished:
             raise UpstreamBroken(_CUT, code="upstream_broke_off")
 
-    def _chunk(self, data: bytes) -> Chunk:
+    def _chunks(self, data: bytes) -> Iterator[Chunk]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
         if b"\n" in data:  # legal JSON over several data lines; clients read one line
             data = data.replace(b"\n", b" ")
-        if b'"usage"' not in data and b'"error"' not in data:
-            return Chunk(sse.render(data))
-        answer = _decode(data)
-        if answer.error is not None:
-            raise _in_stream(answer.error)
-        if answer.usage is None:
-            return Chunk(sse.render(data))
-        usage = _usage(answer.usage)
-        if not answer.choices and not self._wants_usage:
-            return Chunk(b"", usage)
-        return Chunk(sse.render(data), usage)
+        usage = None
+        if b'"usage"' in data or b'"error"' in data:
+            answer = _decode(data)
+            if answer.error is not None:
+                raise _in_stream(answer.error)
+            if answer.usage is not None:
+                usage = _usage(answer.usage)
+                if not answer.choices and not self._wants_usage:
+                    yield Chunk(b"", usage)
+                    return
+        for kept in _through(self._filters, data):
+            yield Chunk(sse.render(kept), usage)
+            usage = None
+        if usage is not None:
+            yield Chunk(b"", usage)
 
 
-def whole(body: bytes) -> Chunk:
+def filters(reading: Reading) -> list[Filter]:
+    """What stands between a replica's words and the client's, in the order that an answer passes it."""
+    return []
+
+
+def _through(stages: list[Filter], data: bytes) -> list[bytes]:
+    events = [data]
+    for stage in stages:
+        events = [kept for event in events for kept in stage.event(event)]
+    return events
+
+
+def whole(body: bytes, reading: Reading) -> Chunk:
     """A non-streamed answer, checked to be one."""
     answer = _decode(body)
     if answer.error is not None or (answer.choices is None and answer.data is None):
         raise UpstreamBroken(_BROKEN)
+    for stage in filters(reading):
+        body = stage.whole(body)
     return Chunk(body, _usage(answer.usage) if answer.usage else Usage())
 
 

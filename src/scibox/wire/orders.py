@@ -1,0 +1,48 @@
+"""What a replica is sent for a call, and how its answer is to be read: `order` joins the two.
+
+A call is in OpenAI's words. A replica that lacks something (llama.cpp does not force a tool call) is sent
+other words for it, and the `Reading` says how to undo that in the answer, so that the client never sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scibox.core.types import Call, Dialect, Thinking
+
+from . import chat, embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What must be known of a replica to write to it."""
+
+    model: str  # the name it is known by there
+    dialect: Dialect = "openai"
+    has_tools: bool = True  # its chat template shows tools to the model
+    thinking: Thinking = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answer to one order is read (`wire/answers.py`)."""
+
+    wants_usage: bool = True
+    thinking: Thinking = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One request to a replica: the path below its prefix, the body, and how to read the answer."""
+
+    path: str
+    body: bytes
+    reading: Reading
+
+
+def order(call: Call, target: Target) -> Order:
+    """The request for this replica."""
+    if call.kind == "embedding":
+        return Order(call.path, embeddings.render(call, target.model), Reading())
+    reading = Reading(wants_usage=call.wants_usage, thinking=target.thinking)
+    return Order(call.path, chat.render(call, target.model), reading)
