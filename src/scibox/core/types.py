@@ -10,8 +10,8 @@ Kind = Literal["chat", "embedding"]
 Role = Literal["operator", "member"]
 Dialect = Literal["openai", "vllm", "llama"]  # what a replica understands beyond OpenAI's documents
 Thinking = Literal["auto", "opened", "none"]
-"""Where a model's reasoning text stands in what a replica says: `auto`: between `<think>` and `</think>` at the
-start; `opened`: from the start on, since the chat template has written `<think>` itself; `none`: nowhere."""
+"""Where reasoning text stands in what a replica says: `auto`: between `<think>` and `</think>` at the start;
+`opened`: from the start on, since the chat template has written `<think>` itself; `none`: nowhere."""
 
 
 class Ending(Enum):
