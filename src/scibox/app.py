@@ -202,7 +202,7 @@ class Box:
             model=model.name,
             context=context,
             is_local=True,
-            counts=deployment.engine == "llama",
+            counts=True,
         )
 
     def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:

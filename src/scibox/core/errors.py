@@ -85,6 +85,28 @@ class BodyTooLarge(InvalidRequest):
     code = "request_too_large"
 
 
+class UnsupportedMedia(InvalidRequest):
+    """The body is packed or written in a way that is not read here."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RequestTimeout(SciBoxError):
+    """The request did not come fast enough."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request's headers are larger than any client needs."""
+
+    status = 431
+    code = "headers_too_large"
+
+
 class UpstreamBroken(SciBoxError):
     """The model server answered with something that is not an answer, or broke off."""
 

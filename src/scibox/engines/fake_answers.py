@@ -34,8 +34,9 @@ async def answer(engine: FakeEngine, writer: asyncio.StreamWriter, request: Rece
             case "POST", "/v1/embeddings":
                 await _embeddings(engine, writer, request)
             case "POST", "/tokenize":
-                tokens = dialect.token_ids(_field(request, "content", str))
-                await _send(writer, 200, msgspec.json.encode({"tokens": tokens}))
+                await _send(writer, 200, dialect.tokenized(request.json, engine.name, engine.context))
+            case "POST", "/detokenize":
+                await _send(writer, 200, dialect.detokenized(_field(request, "tokens", list)))
             case "POST", "/apply-template":
                 prompt = dialect.prompt_text(_field(request, "messages", list))
                 await _send(writer, 200, msgspec.json.encode({"prompt": prompt}))

@@ -59,6 +59,17 @@ class EmbeddingsBody(msgspec.Struct, frozen=True):
     dimensions: int | None = None
 
 
+class TokenizeBody(msgspec.Struct, frozen=True):
+    """What llama-server (`content`) and vLLM (the rest) are asked to split."""
+
+    content: str | None = None
+    with_pieces: bool = False
+    model: str = ""
+    prompt: str | None = None
+    messages: list[dict[str, Any]] = []
+    return_token_strs: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts of one answer."""
@@ -178,6 +189,29 @@ def token_ids(text: str) -> list[int]:
     return [
         int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % 32_000 for word in text.split()
     ]
+
+
+def tokenized(body: object, model: str, context: int) -> bytes:
+    """The answer to `/tokenize`: llama-server's to `content`, vLLM's to `prompt` or `messages`."""
+    asked = msgspec.convert(body, TokenizeBody)
+    if asked.content is not None:
+        ids = token_ids(asked.content)
+        pieces = [{"id": one, "piece": word} for one, word in zip(ids, asked.content.split(), strict=True)]
+        return msgspec.json.encode({"tokens": pieces if asked.with_pieces else ids})
+    if asked.model != model:
+        raise msgspec.ValidationError(f"the model is {model}")
+    text = asked.prompt if asked.prompt is not None else prompt_text(asked.messages)
+    words = text.split() if asked.return_token_strs else None
+    ids = token_ids(text)
+    return msgspec.json.encode(
+        {"count": len(ids), "max_model_len": context, "tokens": ids, "token_strs": words}
+    )
+
+
+def detokenized(ids: list[int]) -> bytes:
+    """The answer to `/detokenize`, as llama-server and as vLLM name the text: one word for each id."""
+    text = " ".join(f"t{one}" for one in ids)
+    return msgspec.json.encode({"content": text, "prompt": text})
 
 
 def vector_of(text: str, dimensions: int) -> array[float]:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
-import msgspec
-from msgspec import Struct
-
 from scibox.core.errors import ContextTooLong, SciBoxError
 from scibox.core.fit import Fit, chat_overhead, fit
 from scibox.core.types import Call
-from scibox.upstream.client import Client
 
 from .replica import Replica
-
-T = TypeVar("T")
-
-
-class _Prompt(Struct):
-    prompt: str
+from .tokenizer import Tokenizer, of
 
 
-class _Ids(Struct):
-    tokens: Sequence[int]
-
-
-async def refuse_too_long(client: Client, call: Call, replica: Replica) -> None:
+async def refuse_too_long(tokenizer: Tokenizer, call: Call, replica: Replica) -> None:
     """Raise `ContextTooLong` for a prompt that cannot fit; count it only where the bounds do not tell.
 
     Counting runs in the engine's HTTP thread and takes no slot. The embedder counts every text itself
@@ -37,37 +21,19 @@ async def refuse_too_long(client: Client, call: Call, replica: Replica) -> None:
         case Fit.TOO_LONG:
             raise _too_long(call, replica, None)
         case Fit.UNKNOWN if replica.counts and call.kind == "chat":
-            count = await _count(client, call, replica)
+            count = await _count(tokenizer, call, replica)
             if replica.context is not None and count >= replica.context:
                 raise _too_long(call, replica, count)
         case _:
             return
 
 
-async def _count(client: Client, call: Call, replica: Replica) -> int:
-    """LLM tokens of the prompt after the chat template."""
-    fields = {
-        name: msgspec.Raw(call.fields[name])
-        for name in ("messages", "tools", "chat_template_kwargs")
-        if name in call.fields
-    }
+async def _count(tokenizer: Tokenizer, call: Call, replica: Replica) -> int:
+    """LLM tokens of the prompt; 0 where that cannot be learned: the engine itself will say."""
     try:
-        prompt = await _post(client, replica, "/apply-template", msgspec.json.encode(fields), _Prompt)
-        body = msgspec.json.encode({"content": prompt.prompt, "add_special": True, "parse_special": True})
-        return len((await _post(client, replica, "/tokenize", body, _Ids)).tokens)
-    except (SciBoxError, msgspec.DecodeError):
-        return 0  # the engine itself will say
-
-
-async def _post(client: Client, replica: Replica, path: str, body: bytes, answer: type[T]) -> T:
-    exchange = client.exchange(
-        replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
-    )
-    try:
-        await exchange.open()
-        return msgspec.json.decode(await exchange.read_all(), type=answer)
-    finally:
-        exchange.close()
+        return (await tokenizer.tokens(of(call), replica)).count
+    except SciBoxError:
+        return 0
 
 
 def _too_long(call: Call, replica: Replica, count: int | None) -> ContextTooLong:

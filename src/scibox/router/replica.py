@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from scibox.core.types import Dialect, ModelCard, Thinking
 from scibox.upstream.address import Address
@@ -18,7 +19,7 @@ class Replica:
     secret: str | None = None  # the upstream's own key
     context: int | None = None  # LLM tokens per call, prompt and completion; None: not known
     is_local: bool = False  # a child of ours: it comes back when it dies
-    counts: bool = False  # answers `/apply-template` and `/tokenize` as llama-server does
+    counts: bool = False  # has a tokenizer of its own, to be asked as llama-server's is
     dialect: Dialect = "openai"
     has_tools: bool = True  # its chat template shows tools to the model
     thinking: Thinking = "auto"
@@ -28,6 +29,13 @@ class Replica:
         """What must be known of it to write to it."""
         return Target(self.model, self.dialect, self.has_tools, self.thinking)
 
+    @property
+    def tokenizer(self) -> Literal["llama", "vllm"] | None:
+        """How its tokenizer is asked; None where it has none that can be."""
+        if self.counts or self.dialect == "llama":
+            return "llama"
+        return "vllm" if self.dialect == "vllm" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -35,6 +43,11 @@ class Route:
 
     card: ModelCard
     replicas: tuple[Replica, ...]
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a replica can be asked for the LLM tokens of a text."""
+        return any(replica.tokenizer for replica in self.replicas)
 
     @property
     def shown(self) -> ModelCard:

@@ -26,6 +26,7 @@ from scibox.wire.orders import Order, order
 
 from .counting import refuse_too_long
 from .replica import Replica, Route
+from .tokenizer import Tokenizer
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
@@ -47,6 +48,7 @@ class Router:
     def __init__(self, client: Client, deadlines: Deadlines) -> None:
         self._client = client
         self._deadlines = deadlines
+        self.tokenizer = Tokenizer(client)
 
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
         """The chunks of the first replica that answers."""
@@ -78,7 +80,7 @@ class Router:
         while True:
             has_begun = False
             try:
-                await refuse_too_long(self._client, call, replica)
+                await refuse_too_long(self.tokenizer, call, replica)
                 async with aclosing(self._attempt(call, replica, ends_at)) as chunks:
                     async for chunk in chunks:
                         has_begun = True

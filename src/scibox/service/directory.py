@@ -38,15 +38,34 @@ class Directory:
 
     def route(self, key: Key, call: Call) -> Route:
         """Where a call goes; refuses a model that this key may not use or that does another kind of work."""
-        route = self._routes.get(self._aliases.get(call.model, call.model))
-        if route is None or not key.may_use(route.card.name):
-            raise self._unknown(key, call.model)
+        route = self._find(key, call.model)
         if route.card.kind != call.kind:
             raise InvalidRequest(
                 f"'{call.model}' serves {_ENDPOINT[route.card.kind]}, not {_ENDPOINT[call.kind]}.",
                 param="model",
                 code="wrong_kind_of_model",
             )
+        return route
+
+    def splitting_route(self, key: Key, name: str) -> Route:
+        """Where a model's tokenizer is asked; refuses a model whose servers have none that can be."""
+        route = self._find(key, name)
+        if not route.has_tokenizer:
+            able = [
+                card.name for card in self.cards(key) if self._routes[card.root or card.name].has_tokenizer
+            ]
+            raise InvalidRequest(
+                f"The server of '{name}' has no tokenizer that can be asked. "
+                f"Models that have one: {', '.join(able[:_SHOWN]) or 'none'}.",
+                param="model",
+                code="tokenizer_not_available",
+            )
+        return route
+
+    def _find(self, key: Key, name: str) -> Route:
+        route = self._routes.get(self._aliases.get(name, name))
+        if route is None or not key.may_use(route.card.name):
+            raise self._unknown(key, name)
         return route
 
     def _unknown(self, key: Key, name: str) -> ModelNotFound:

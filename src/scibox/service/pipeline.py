@@ -12,12 +12,13 @@ A non-streaming answer is the same way with one chunk; so are embeddings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from scibox.core.types import Call, Chunk, Key
 from scibox.gate.gate import Gate
 from scibox.router.router import Router
+from scibox.wire.tokenize import Tokens, Wanted
 
 from .directory import Directory
 
@@ -33,6 +34,22 @@ class Pipeline:
     def enter(self, secret: str) -> Key:
         """Whose secret this is; before a body is read."""
         return self._gate.authenticate(secret)
+
+    async def count(self, key: Key, call: Call) -> int:
+        """LLM tokens of a chat call's prompt, after the chat template. Takes no slot and no ticket."""
+        self.directory.route(key, call)
+        return await self._router.tokenizer.count(call, self.directory.splitting_route(key, call.model))
+
+    async def tokenize(self, key: Key, wanted: Wanted) -> Tokens:
+        """The LLM tokens of a text or a dialogue. Takes no slot and no ticket."""
+        route = self.directory.splitting_route(key, wanted.model)
+        if wanted.call is not None:
+            self.directory.route(key, wanted.call)
+        return await self._router.tokenizer.tokenize(wanted, route)
+
+    async def detokenize(self, key: Key, model: str, ids: Sequence[int]) -> str:
+        """The text of a model's LLM tokens. Takes no slot and no ticket."""
+        return await self._router.tokenizer.detokenize(ids, self.directory.splitting_route(key, model))
 
     async def serve(self, key: Key, call: Call) -> AsyncGenerator[Chunk, None]:
         """The answer to a call, chunk by chunk."""

@@ -24,6 +24,13 @@ class Tokenize(msgspec.Struct, frozen=True):
 
     content: str
     add_special: bool = False
+    with_pieces: bool = False
+
+
+class Detokenize(msgspec.Struct, frozen=True):
+    """llama.cpp's `/detokenize`."""
+
+    tokens: list[int]
 
 
 def decode(body: bytes, shape: type[T]) -> T:

@@ -72,6 +72,7 @@ class App:
             "/v1/models": ("GET", self._models),
             "/v1/embeddings": ("POST", self._embeddings),
             "/tokenize": ("POST", self._tokenize),
+            "/detokenize": ("POST", self._detokenize),
         }
         if path not in routes:
             raise NotFound(f"The embedder has no {path}.")
@@ -112,7 +113,16 @@ class App:
         ready = self._loaded()
         call = request.decode(await _body(receive), request.Tokenize)
         ids = await asyncio.to_thread(ready.splitter.ids, call.content, special=call.add_special)
-        return 200, msgspec.json.encode({"tokens": ids})
+        if not call.with_pieces:
+            return 200, msgspec.json.encode({"tokens": ids})
+        pieces = [{"id": one, "piece": ready.splitter.piece(one)} for one in ids]
+        return 200, msgspec.json.encode({"tokens": pieces})
+
+    async def _detokenize(self, receive: Receive) -> tuple[int, bytes]:
+        ready = self._loaded()
+        call = request.decode(await _body(receive), request.Detokenize)
+        text = await asyncio.to_thread(ready.splitter.text, call.tokens)
+        return 200, msgspec.json.encode({"content": text})
 
     def _loaded(self) -> Ready:
         if self.ready is None:

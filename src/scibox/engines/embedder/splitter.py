@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from scibox.core.errors import ContextTooLong
+from scibox.core.errors import ContextTooLong, InvalidRequest
 from scibox.engines.embedder.arrays import Ids
 
 # Splitting 38 MB at once took half a minute and 1.4 GB. So texts are split a few at a time, and of a text
@@ -25,6 +25,7 @@ class Splitter:
         # A file may ask for cutting and padding; nothing is cut in silence here, and padding is the line's.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._size = self._tokenizer.get_vocab_size()
         self._prefix = prefix
         self._max_tokens = max_tokens
 
@@ -45,6 +46,20 @@ class Splitter:
         """The ids of one text alone: no prefix, special ids if asked for."""
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return found
+
+    def piece(self, one: int) -> str:
+        """The vocabulary's entry of one id."""
+        return str(self._tokenizer.id_to_token(one))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special ones written out; InvalidRequest for an id that there is not."""
+        for index, one in enumerate(ids):
+            if not 0 <= one < self._size:
+                raise InvalidRequest(
+                    f"tokens[{index}] is {one}; this vocabulary's ids end at {self._size - 1}.",
+                    param=f"tokens[{index}]",
+                )
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def _try_beginnings(self, texts: Sequence[str], start: int) -> None:
         enough = CHARACTERS_PER_ID * self._max_tokens
