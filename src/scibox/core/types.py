@@ -62,8 +62,9 @@ class Call:
 
     `fields` holds the top-level fields of the body, each still as the JSON bytes the client sent: the
     gateway changes only what it must and never decodes a prompt to encode it again.
-    `text_bytes` is the size of the prompt's text in UTF-8 (of the longest text, for embeddings),
-    `solid_bytes` the same without white space: the two bounds of its length in LLM tokens.
+    `text_bytes` is the size of the prompt's text in UTF-8 (of the longest text, for embeddings), at most,
+    `solid_bytes` the same without white space, at least: the two bounds of its length in LLM tokens. A chat's
+    `solid_bytes` is 0: it is counted where it is needed (`wire/chat.py`).
     """
 
     request_id: str

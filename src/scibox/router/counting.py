@@ -5,6 +5,7 @@ from __future__ import annotations
 from scibox.core.errors import ContextTooLong, SciBoxError
 from scibox.core.fit import Fit, chat_overhead, fit
 from scibox.core.types import Call
+from scibox.wire import chat
 
 from .replica import Replica
 from .tokenizer import Tokenizer, of
@@ -16,8 +17,7 @@ async def refuse_too_long(tokenizer: Tokenizer, call: Call, replica: Replica) ->
     Counting runs in the engine's HTTP thread and takes no slot. The embedder counts every text itself
     before it embeds any, so it is not asked twice.
     """
-    overhead = chat_overhead(call.items) if call.kind == "chat" else 0
-    match fit(call.text_bytes, call.solid_bytes, replica.context, overhead):
+    match _fit(call, replica):
         case Fit.TOO_LONG:
             raise _too_long(call, replica, None)
         case Fit.UNKNOWN if replica.counts and call.kind == "chat":
@@ -26,6 +26,17 @@ async def refuse_too_long(tokenizer: Tokenizer, call: Call, replica: Replica) ->
                 raise _too_long(call, replica, count)
         case _:
             return
+
+
+def _fit(call: Call, replica: Replica) -> Fit:
+    """What the bounds say; a chat is read for the second one only where the first does not tell."""
+    if call.kind != "chat":
+        return fit(call.text_bytes, call.solid_bytes, replica.context)
+    overhead = chat_overhead(call.items)
+    found = fit(call.text_bytes, call.solid_bytes, replica.context, overhead)
+    if found is not Fit.UNKNOWN or call.solid_bytes:
+        return found
+    return fit(call.text_bytes, chat.least_bytes(call), replica.context, overhead)
 
 
 async def _count(tokenizer: Tokenizer, call: Call, replica: Replica) -> int:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.names import nearest
 
 T = TypeVar("T")
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+# What Python and JavaScript write for numbers that JSON does not have, and the name before it.
+_NO_NUMBER = re.compile(rb'"([A-Za-z_]{1,64})"\s*:\s*(-?(?:NaN|Infinity))')
+_BYTE = re.compile(r"\(byte (\d+)\)")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A record within a request: a name that it does not know is an error. Never part of a cycle."""
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, bytes]]:
@@ -39,12 +48,11 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, 
     return record, fields
 
 
-def refuse_unknown(fields: Iterable[str], known: Iterable[str]) -> None:
+def refuse_unknown(fields: Iterable[str], known: Set[str]) -> None:
     """A field that we do not know would be ignored in silence by someone: say so instead."""
-    known = frozenset(known)
     for name in fields:
         if name not in known:
-            close = nearest(name, known)
+            close = nearest(name[:80], known)
             hint = f" Did you mean '{close}'?" if close else " Remove it."
             message = f"Unknown field '{name[:80]}'.{hint}"
             raise InvalidRequest(message, param=name[:80], code="unknown_parameter")
@@ -56,23 +64,31 @@ def encode(fields: dict[str, bytes]) -> bytes:
 
 
 def _malformed(body: bytes, reason: str) -> InvalidRequest:
-    if _LONE_SURROGATE.search(body):
+    param = "body"
+    at = int(found[1]) if (found := _BYTE.search(reason)) else 0
+    if number := _NO_NUMBER.search(body, max(0, at - 100), at + 10):
+        param, value = number[1].decode(), number[2].decode()
+        message = f"'{param}' is {value}, which JSON does not have; send a number."
+    elif _LONE_SURROGATE.search(body):
         message = "A string holds half of a surrogate pair (\\ud800-\\udfff alone); send whole characters."
     else:
         message = f"The body is not valid JSON: {reason}."
-    return InvalidRequest(message, param="body", code="invalid_json")
+    return InvalidRequest(message, param=param, code="invalid_json")
 
 
 def _mismatch(text: str) -> InvalidRequest:
     """msgspec says "Expected `int`, got `str` - at `$.max_tokens`"; OpenAI has `param` for the path."""
     match = _AT.match(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
-    missing = _MISSING.search(what)
-    if missing:
+    code = InvalidRequest.code
+    if missing := _MISSING.search(what):
         path = f"{path}.{missing['name']}" if path else missing["name"]
         message = f"Missing field '{path}'."
+    elif unknown := _UNKNOWN.search(what):
+        path, code = f"{path}.{unknown['name'][:80]}", "unknown_parameter"
+        message = f"Unknown field '{path}'. Remove it."
     elif path:
         message = f"Wrong value in '{path}': {what[:1].lower()}{what[1:]}."
     else:
         message = f"The body must be a JSON object: {what[:1].lower()}{what[1:]}."
-    return InvalidRequest(message.replace("`", "'"), param=path or "body")
+    return InvalidRequest(message.replace("`", "'"), param=path or "body", code=code)

@@ -17,6 +17,7 @@ from scibox.core.errors import BodyTooLarge, InvalidRequest, UpstreamBroken
 from scibox.core.types import Call
 
 from . import body, chat
+from .messages import Message
 
 # Splitting runs in an engine's own threads beside its work: a text ten times any context is enough.
 MAX_TEXT_BYTES = 2 * 2**20
@@ -126,7 +127,7 @@ def parse(request_id: str, raw: bytes) -> Wanted:
 def parse_ids(request_id: str, raw: bytes) -> DetokenizeRequest:
     """Bytes to the ids that are to be joined."""
     request, fields = body.decode(raw, _detokenize)
-    body.refuse_unknown(fields, DetokenizeRequest.__struct_fields__)
+    body.refuse_unknown(fields, frozenset(DetokenizeRequest.__struct_fields__))
     return request
 
 
@@ -211,7 +212,7 @@ def _string(piece: str | list[int]) -> str:
 
 
 def _is_continued(messages: bytes) -> bool:
-    last = msgspec.json.decode(messages, type=list[chat.Message])[-1]
+    last = msgspec.json.decode(messages, type=list[Message])[-1]
     return last.role == "assistant" and not last.tool_calls
 
 
