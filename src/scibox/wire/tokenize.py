@@ -17,7 +17,7 @@ from scibox.core.errors import BodyTooLarge, InvalidRequest, UpstreamBroken
 from scibox.core.types import Call
 
 from . import body, chat
-from .messages import Message
+from .messages import AssistantMessage, Message
 
 # Splitting runs in an engine's own threads beside its work: a text ten times any context is enough.
 MAX_TEXT_BYTES = 2 * 2**20
@@ -213,7 +213,7 @@ def _string(piece: str | list[int]) -> str:
 
 def _is_continued(messages: bytes) -> bool:
     last = msgspec.json.decode(messages, type=list[Message])[-1]
-    return last.role == "assistant" and not last.tool_calls
+    return isinstance(last, AssistantMessage) and not last.tool_calls
 
 
 def _refuse_long(text_bytes: int) -> None:
