@@ -104,8 +104,8 @@ class Protocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> bytes:
         """Parse; returns what is to be parsed next.
 
-        An upgrade may be ignored (RFC 9110, 7.8), and Java's client offers HTTP/2 with every first request. The
-        parser would skip such a request's body, so a new one reads its head again without the offer.
+        An upgrade may be ignored (RFC 9110, 7.8), and Java's client offers HTTP/2 with every first request.
+        The parser would skip such a request's body, so a new one reads its head again without the offer.
         """
         try:
             self.parser.feed_data(data)
@@ -168,6 +168,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer has left."""
+        if self._is_ending and not self.transport.is_closing():
+            self._linger()
+            return
         super().on_response_complete()
         self._unset_keepalive_if_required()  # uvicorn's timer; `sweep` does its work
         if self._phase is Phase.IDLE:
@@ -245,14 +248,14 @@ class Protocol(HttpToolsProtocol):
     def _finish(self) -> None:
         """Read no request any more; close when the answer that is on its way has left."""
         self._is_ending = True
-        self._since, self._received = self.loop.time(), 0
         self.pipeline.clear()
-        if self._answering is not None and not self._answering.response_complete:
-            self._answering.keep_alive = False
-        elif self.transport.is_closing():
-            return
-        elif self.transport.can_write_eof():
-            # Not closed at once: a client that still sends would get a reset and never see the answer.
+        if not self._is_busy and not self.transport.is_closing():
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close our side only: a client that still sends would get a reset, and never see its answer."""
+        self._since, self._received = self.loop.time(), 0
+        if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
