@@ -111,7 +111,9 @@ async def rig(
                 )
                 for context in (8192, 512)
             )
-            dead = Replica(Address.parse(f"unix:{folder}/nobody.sock"), "fake-model")
+            dead = Replica(
+                Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
+            )
             events: list[Event] = []
             gate = Gate(KeyRing(KEYS), events.append, time.monotonic, time.time)
             client = Client(1.0)
