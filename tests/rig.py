@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
@@ -19,6 +20,8 @@ from scibox.engines.fake import FakeEngine
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
 from scibox.http import app, server
+from scibox.http.front import Front
+from scibox.http.protocol import Patience
 from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.service.directory import Directory
@@ -54,6 +57,8 @@ class Rig:
     engine: FakeEngine
     gate: Gate
     door: app.Door
+    front: Front
+    connections: Collection[object]
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -81,10 +86,14 @@ async def rig(
     max_body_bytes: int = 2**20,
     remote: bool = False,
     fallback: bool = False,
+    tokenizer: Literal["llama", "vllm"] | None = "llama",
+    patience: Patience | None = None,
+    cors_origins: tuple[str, ...] = ("*",),
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
-    `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine.
+    `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
+    how that engine's tokenizer is asked.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -92,11 +101,19 @@ async def rig(
             where = engine.address if engine.address.startswith("unix:") else f"{engine.address}/v1"
             chatty, vectors = (
                 Replica(
-                    Address.parse(where), "fake-model", "upstream-secret", context, not remote, counts=True
+                    Address.parse(where),
+                    "fake-model",
+                    "upstream-secret",
+                    context,
+                    not remote,
+                    counts=tokenizer == "llama",
+                    dialect="vllm" if tokenizer == "vllm" else "openai",
                 )
                 for context in (8192, 512)
             )
-            dead = Replica(Address.parse(f"unix:{folder}/nobody.sock"), "fake-model")
+            dead = Replica(
+                Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
+            )
             events: list[Event] = []
             gate = Gate(KeyRing(KEYS), events.append, time.monotonic, time.time)
             client = Client(1.0)
@@ -115,10 +132,12 @@ async def rig(
                 version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
+                cors_origins=cors_origins,
             )
-            listen = server.Listen("127.0.0.1", 0)
+            listen = server.Listen("127.0.0.1", 0, patience=patience or Patience())
             sock = server.bind(listen)
-            web = server.server(app.build(door), listen)
+            front = app.build(door)
+            web = server.server(front, listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
             port = sock.getsockname()[1]
             headers = {"authorization": f"Bearer {SECRET}"}
@@ -126,7 +145,7 @@ async def rig(
                 async with httpx.AsyncClient(
                     base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
                 ) as http:
-                    yield Rig(http, port, engine, gate, door, events)
+                    yield Rig(http, port, engine, gate, door, front, web.server_state.connections, events)
             finally:
                 await server.stop(web, task)
                 client.close()

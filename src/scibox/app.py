@@ -30,6 +30,7 @@ from scibox.gate.keyring import KeyRing, follow
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
+from scibox.http.protocol import Patience
 from scibox.models.catalogue import with_own
 from scibox.models.progress import progress_on
 from scibox.models.pull import pull
@@ -51,10 +52,9 @@ LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 def serve(config: Config) -> int:
     """Run the service until it is told to stop; returns the exit status."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    listen = server.Listen(
-        config.server.host, config.server.port, config.server.tls_certificate, config.server.tls_key
-    )
-    with contextlib.closing(server.bind(listen)) as sock:  # first: a busy port must not cost a download
+    with contextlib.closing(
+        server.bind(_listen(config))
+    ) as sock:  # first: a busy port must not cost a download
         weights = _obtain(config)
         with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
             try:
@@ -88,12 +88,13 @@ class Box:
             version=__version__,
             heartbeat_s=config.server.heartbeat_s,
             max_body_bytes=config.server.max_body_bytes,
+            cors_origins=config.server.cors_origins,
         )
 
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
-        web = server.server(door.build(self._door), self._listen)
+        web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
@@ -246,16 +247,22 @@ class Box:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
 
     @property
-    def _listen(self) -> server.Listen:
-        own = self._config.server
-        return server.Listen(own.host, own.port, own.tls_certificate, own.tls_key)
-
-    @property
     def _url(self) -> str:
         own = self._config.server
         host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
+
+
+def _listen(config: Config) -> server.Listen:
+    own = config.server
+    return server.Listen(
+        own.host,
+        own.port,
+        own.tls_certificate,
+        own.tls_key,
+        Patience(own.header_s, own.body_s, own.keep_alive_s),
+    )
 
 
 def _obtain(config: Config) -> dict[Deployment, Weights]:

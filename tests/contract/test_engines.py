@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,19 @@ from typing import Any
 import pytest
 from plain_client import ask, chat, events, read_head, send, stream
 
+from scibox.core.errors import InvalidRequest
+from scibox.core.types import ModelCard
 from scibox.engines import llama
 from scibox.engines.embedder import settings as embedder
 from scibox.engines.fake import FakeEngine
 from scibox.engines.fake_script import Script
 from scibox.engines.supervisor import Supervisor
+from scibox.router.replica import Replica, Route
+from scibox.router.tokenizer import Tokenizer
+from scibox.upstream.address import Address
+from scibox.upstream.client import Client
+from scibox.wire import chat as wire_chat
+from scibox.wire.tokenize import Wanted
 
 CHAT = "/v1/chat/completions"
 CONTEXT = 1024
@@ -196,6 +205,19 @@ async def test_tokenize_and_template(engine: Engine) -> None:
     assert "one two three" in template["prompt"]
 
 
+async def test_a_counted_prompt_is_what_the_engine_then_reports(engine: Engine) -> None:
+    body = chat("Hello, how are you today?", model="small", max_tokens=1)
+    call = wire_chat.parse("req", json.dumps(body).encode())
+    client = Client(2.0)
+    try:
+        count = await Tokenizer(client).count(call, route_to(engine))
+    finally:
+        client.close()
+    _, said = await ask(engine.address, CHAT, body)
+
+    assert count == said["usage"]["prompt_tokens"]
+
+
 async def test_bad_bodies_are_4xx_and_the_next_call_works(engine: Engine) -> None:
     assert (await ask(engine.address, CHAT, {"messages": "x"}))[0] in (400, 500)
     assert (await ask(engine.address, CHAT, {}))[0] == 400
@@ -209,9 +231,41 @@ EMBEDDING = {
 }
 
 
-@pytest.mark.parametrize(
+every_engine = pytest.mark.parametrize(
     "kind", ["fake", *(pytest.param(kind, marks=pytest.mark.real) for kind in ("llama", "embedder"))]
 )
+
+
+@every_engine
+async def test_texts_become_tokens_and_text_again(kind: str, tmp_path: Path) -> None:
+    wanted = Wanted("small", "one two", None, adds_special=False, wants_texts=True)
+    client = Client(2.0)
+    tokenizer = Tokenizer(client)
+    try:
+        async for engine in EMBEDDING[kind](tmp_path):
+            route = route_to(engine)
+            told = await tokenizer.tokenize(wanted, route)
+            text = await tokenizer.detokenize(told.tokens, route)
+            nothing = await tokenizer.tokenize(replace(wanted, prompt=""), route)
+
+            assert told.count == len(told.tokens) == len(told.token_strs or []) >= 2
+            assert "two" in (told.token_strs or [])[-1]
+            assert kind == "fake" or text == "one two"  # the fake keeps no vocabulary
+            assert (nothing.count, nothing.tokens) == (0, [])
+            if kind != "fake":
+                with pytest.raises(InvalidRequest) as refused:
+                    await tokenizer.detokenize([0, 2**31 - 1], route)
+                assert (refused.value.param or "").startswith("tokens")
+    finally:
+        client.close()
+
+
+def route_to(engine: Engine) -> Route:
+    replica = Replica(Address.parse(engine.address), engine.name, counts=True)
+    return Route(ModelCard("small", "chat", "scibox", 1), (replica,))
+
+
+@every_engine
 async def test_embeddings_are_unit_vectors_in_order_float_or_base64(kind: str, tmp_path: Path) -> None:
     async for engine in EMBEDDING[kind](tmp_path):
         assert (await ask(engine.address, "/health"))[0] == 200

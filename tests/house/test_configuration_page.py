@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -39,6 +40,8 @@ def test_every_setting_stands_on_the_page_with_its_variable_and_default() -> Non
             assert "`" not in default
         elif isinstance(setting.default, str):
             assert default == f"`{setting.default}`"
+        elif isinstance(setting.default, tuple):
+            assert default == f"`{json.dumps(setting.default)}`"
         else:
             assert default in {f"`{setting.default:g}`", f"`{setting.default}`"}
 

@@ -41,7 +41,11 @@ class Server:
     tls_key: Path | None = None
     heartbeat_s: Seconds = 10.0
     max_body_bytes: BodyBytes = 16 * 2**20
+    header_s: Seconds = 10.0
+    body_s: Seconds = 30.0
+    keep_alive_s: Seconds = 75.0
     drain_s: Seconds = 30.0
+    cors_origins: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)

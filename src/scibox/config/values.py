@@ -46,6 +46,8 @@ def from_text(kind: Any, text: str) -> object:
         return text  # `decode` then says what it should be
     if plain is bool:
         return {"true": True, "false": False}.get(text.strip().lower(), text)
+    if get_origin(plain) is tuple:
+        return [item.strip() for item in text.split(",") if item.strip()]
     return text
 
 

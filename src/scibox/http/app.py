@@ -1,9 +1,8 @@
-"""The door: which path leads where, an id for every request, one shape for every error."""
+"""The door: which path leads where, and one shape for every error."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
-from scibox.core.names import nearest
 from scibox.service.pipeline import Pipeline
 from scibox.wire import chat, embeddings, errors, openapi
 from scibox.wire.face import Face, Plain
 
+from . import paths
 from .calls import Calls
+from .cors import Cors
+from .front import Front
 from .info import Info, State
+from .request import ClientGone
 from .respond import error_headers
+from .splitting import Splitting
 
 STATIC = Path(__file__).parent / "static" / "swagger"
 # Everything comes from this server; Swagger UI draws its icons from data: addresses.
@@ -46,31 +48,41 @@ class Door:
     version: str
     heartbeat_s: float
     max_body_bytes: int
+    cors_origins: Sequence[str] = ("*",)
 
 
-def build(door: Door) -> ASGIApp:
+def build(door: Door) -> Front:
     """The ASGI application."""
-    routes = [*_api(door, "/v1"), *_api(door, ""), *_pages(door)]
-    paths = sorted({route.path for route in routes if isinstance(route, Route)})
+    routes = [*api(door), *_pages(door)]
+    known = sorted(paths.shown(route) for route in routes if isinstance(route, Route))
 
     def refuse(request: Request, error: Exception) -> Response:
-        return _render(_translate(request, error, paths))
+        answer = _render(_translate(request, error, known))
+        if answer.status_code == 405:
+            answer.headers["allow"] = ", ".join(paths.methods(routes, request.scope))
+        return answer
 
     def crash(request: Request, error: Exception) -> Response:
-        door.emit(Notice(f"{request.method} {request.url.path} failed: {error!r}", is_warning=True))
+        door.emit(Notice(f"{request.method} {_path(request)} failed: {error!r}", is_warning=True))
         return _render(SciBoxError("The service failed; try again, and give the operator the x-request-id."))
 
     app = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: refuse, SciBoxError: refuse, Exception: crash},
+        exception_handlers={
+            HTTPException: refuse,
+            SciBoxError: refuse,
+            ClientGone: lambda _, __: Response(status_code=499),  # to nobody
+            Exception: crash,
+        },
     )
     app.router.redirect_slashes = False
-    return RequestIds(app)
+    return Front(app, routes, Cors(door.cors_origins))
 
 
-def _api(door: Door, prefix: str) -> list[BaseRoute]:
-    """The API, with and without `/v1`: half of all wrong addresses miss just that."""
+def api(door: Door) -> list[BaseRoute]:
+    """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
     info = Info(door.pipeline, door.state, door.version)
+    splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(face: Face) -> Calls:
         return Calls(
@@ -83,12 +95,14 @@ def _api(door: Door, prefix: str) -> list[BaseRoute]:
         )
 
     return [
-        Route(f"{prefix}/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
-        Route(f"{prefix}/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
-        Route(f"{prefix}/models", info.models),
-        Route(f"{prefix}/models/{{name:path}}", info.model),
-        Route(f"{prefix}/key", info.key),
-        Route(f"{prefix}/health", info.health),
+        Route("/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
+        Route("/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
+        Route("/tokenize", splitting.tokenize, methods=["POST"]),
+        Route("/detokenize", splitting.detokenize, methods=["POST"]),
+        Route("/models", info.models),
+        Route("/models/{name:path}", info.model),
+        Route("/key", info.key),
+        Route("/health", info.health),
     ]
 
 
@@ -111,15 +125,14 @@ def _pages(door: Door) -> list[BaseRoute]:
     ]
 
 
-def _translate(request: Request, error: Exception, paths: Sequence[str]) -> SciBoxError:
+def _translate(request: Request, error: Exception, known: Sequence[str]) -> SciBoxError:
     """Starlette's errors in our words."""
     if isinstance(error, SciBoxError):
         return error
     status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path
+    path = _path(request)
     if status == 404:
-        close = nearest(path, paths)
-        hint = f" Did you mean {close}?" if close else ""
+        hint = paths.hint(path, known)
         return NotFound(f"There is nothing at {path[:200]}.{hint} The API is described at /.")
     if status == 405:
         return MethodNotAllowed(f"{request.method} is not for {path[:200]}; see / for the method that is.")
@@ -128,33 +141,11 @@ def _translate(request: Request, error: Exception, paths: Sequence[str]) -> SciB
     return SciBoxError("The service failed; try again, and give the operator the x-request-id.")
 
 
+def _path(request: Request) -> str:
+    """The path as the client wrote it."""
+    return str(request.scope["state"]["path"])
+
+
 def _render(error: SciBoxError) -> Response:
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(errors.render(error), error.status, headers, media_type="application/json")
-
-
-class RequestIds:
-    """Middleware: every request has an id, every answer shows it in `x-request-id`."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = new_id()
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
-
-
-def new_id() -> str:
-    """A request id: `req_` and 96 random bits."""
-    return f"req_{os.urandom(12).hex()}"

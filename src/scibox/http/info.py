@@ -12,7 +12,7 @@ from starlette.responses import Response
 from scibox.service.pipeline import Pipeline
 from scibox.wire import info
 
-from .calls import bearer
+from .request import bearer
 
 State = Literal["ok", "starting"]
 

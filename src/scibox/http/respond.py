@@ -21,7 +21,7 @@ _STREAM_HEADERS = [
 
 
 def request_id(scope: Scope) -> str:
-    """The id that `http.app.RequestIds` gave this request."""
+    """The id that `http.front.Front` gave this request."""
     return str(scope["state"]["request_id"])
 
 

@@ -1,4 +1,4 @@
-"""The listening side: uvicorn with our errors for malformed HTTP, and an end that drains."""
+"""The listening side: uvicorn with a protocol of ours (`protocol.py`), and an end that drains."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from scibox.core.errors import InvalidRequest, OperatorError
-from scibox.wire import errors
+from scibox.core.errors import OperatorError
 
-from .app import new_id
+from .protocol import Patience, Settings, sweep
 
 BACKLOG = 2048
 
@@ -34,6 +32,7 @@ class Listen:
     port: int
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -71,6 +70,12 @@ class Server(uvicorn.Server):
         """Leave signals alone."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; in every tenth, connections that have been slow for too long are closed."""
+        if counter % 10 == 0:
+            sweep(self.server_state.connections)
+        return await super().on_tick(counter)
+
     @property
     def has_started(self) -> bool:
         """Whether connections are accepted."""
@@ -80,37 +85,19 @@ class Server(uvicorn.Server):
 def server(app: ASGIApp, listen: Listen) -> Server:
     """A server for the application; run it with `serve(sockets=[bind(listen)])`."""
     return Server(
-        uvicorn.Config(
+        Settings(
             app,
-            http=Protocol,
+            patience=listen.patience,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=75,
             ssl_certfile=listen.tls_certificate,
             ssl_keyfile=listen.tls_key,
         )
     )
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own refusals have OpenAI's shape too."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP (RFC 9112) and close."""
-        body = errors.render(
-            InvalidRequest("This is not valid HTTP/1.1; check the client.", code="malformed_http")
-        )
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nx-request-id: {new_id()}\r\nconnection: close\r\n\r\n"
-        )
-        if not self.transport.is_closing():
-            self.transport.write(head.encode() + body)
-            self.transport.close()
 
 
 async def stop(running: Server, task: asyncio.Task[None]) -> None:
