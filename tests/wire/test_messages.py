@@ -60,6 +60,8 @@ def called(**changes: Any) -> list[dict[str, Any]]:
     [
         ([{"role": "user", "content": []}], "messages[0].content"),
         ([{"role": "user", "content": ["hi"]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"text": "hi"}]}], "messages[0].content[0].type"),
+        ([{"role": "assistant", "content": [{"text": "hi"}]}], "messages[0].content[0].type"),
         ([{"content": "hi"}], "messages[0].role"),
         ([{"role": "user", "content": "x", "name": ""}], "messages[0].name"),
         ([{"role": "user", "content": "x", "tool_calls": [CALL]}], "messages[0].tool_calls"),

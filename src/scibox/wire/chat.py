@@ -41,9 +41,10 @@ class PromptCacheOptions(Strict, frozen=True):
     ttl: Label | None = None
 
 
-class Prediction(Strict, frozen=True, tag_field="type", tag="content"):
+class Prediction(Strict, frozen=True):
     """Text that the answer will resemble."""
 
+    type: Literal["content"]
     content: messages.Content
 
 

@@ -6,7 +6,7 @@ handed arguments which are no JSON fails inside the engine.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -21,8 +21,15 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
-class TextPart(Strict, frozen=True, tag_field="type", tag="text"):
+class TextPart(Strict, frozen=True):
     """A text part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class SaidPart(Strict, frozen=True, tag_field="type", tag="text"):
+    """Text that the model answered earlier."""
 
     text: str
 
@@ -34,7 +41,7 @@ class RefusalPart(Strict, frozen=True, tag_field="type", tag="refusal"):
 
 
 Content: TypeAlias = str | Annotated[list[TextPart], Meta(min_length=1)]
-AssistantContent: TypeAlias = str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1)]
+AssistantContent: TypeAlias = str | Annotated[list[SaidPart | RefusalPart], Meta(min_length=1)]
 
 
 class CalledFunction(Strict, frozen=True):
@@ -44,10 +51,11 @@ class CalledFunction(Strict, frozen=True):
     arguments: str
 
 
-class ToolCall(Strict, frozen=True, tag_field="type", tag="function"):
+class ToolCall(Strict, frozen=True):
     """A tool call that the model made earlier."""
 
     id: Id
+    type: Literal["function"]
     function: CalledFunction
     index: int | None = None  # left over from a stream's deltas
 

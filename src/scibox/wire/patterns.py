@@ -11,7 +11,7 @@ import re
 # A piece: an escape (with its {name}), a class, a group's opening or closing, a quantifier, or one character.
 _PIECE = re.compile(
     r"\\[pPxuU]\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]"
-    r"|(?P<open>\((?:\?[:=!<>a-zA-Z-]*)?)|(?P<close>\))|(?P<or>\|)"
+    r"|(?P<open>\((?:\?(?:P?<\w*>|<?[=!]|[a-zA-Z-]*:))?)|(?P<close>\))|(?P<or>\|)"
     r"|\{(?P<least>\d*)(?P<comma>,?)(?P<most>\d*)\}|(?P<loop>[*+?])|.",
     re.DOTALL,
 )

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import msgspec
 
@@ -23,9 +24,11 @@ from . import patterns
 MAX_BYTES = 128 * 1024
 MAX_DEPTH = 64  # JSON levels; the compiler's reader stops at 128
 MAX_WEIGHT = 6_000  # JSON values, and items that must or may be counted
-MAX_PROPERTIES = 1_000
-MAX_ENUM = 1_000
-MAX_PATTERN_PROPERTIES = 16  # each is compared with each
+# What takes the compiler longer than other values do, in JSON values: expressions are made of them.
+EXPRESSION_WEIGHT = 20  # `pattern`, `format`, and the bounds of numbers
+NESTED_WEIGHT = 6  # an object or a list within `enum` or `const`
+# Of each in all; patterns of properties are compared each with each.
+MOST = {"properties": 1_000, "enum": 1_000, "patternProperties": 16}
 MAX_LENGTH = 100_000  # minLength, maxLength
 MAX_CHAIN = 400  # levels of the schema and of everything it refers to, one below the other
 MAX_PATTERN_CHARS = 1_000
@@ -39,6 +42,8 @@ _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _COUNTS = frozenset({"minItems", "maxItems", "minProperties", "maxProperties"})
 _LENGTHS = frozenset({"minLength", "maxLength"})
+_EXPRESSIONS = frozenset({"pattern", "format", "multipleOf", "minimum", "maximum"})
+_EXPRESSIONS |= {"exclusiveMinimum", "exclusiveMaximum"}
 _VALUES = frozenset({"enum", "const"})
 # What the compiler says where it does not quote the keyword.
 _SAID = {
@@ -63,6 +68,7 @@ _SAID = {
     "anyOf is empty": "anyOf",
 }
 _QUOTED = re.compile(r"""["']([$a-zA-Z]+)["']""")
+_NEVER = re.compile(r"required property '(.*)' is unsatisfiable")
 _COUNTED = re.compile(r"\{(\d*),?(\d*)\}|~(\d+)(?:\.\.(\d+))?")
 
 
@@ -122,14 +128,7 @@ def _checked(raw: bytes, param: str) -> int:
     walk = _Walk(schema, param)
     walk.all()
     if found := _trial("json_schema", raw.decode()):
-        keyword = _keyword(found)
-        where = next(_places(schema, keyword, param), param)
-        named = f"uses '{keyword}' in a way" if keyword else "is a schema"
-        raise InvalidRequest(
-            f"'{param}' {named} that cannot be enforced: {found}. Leave it out or say it otherwise.",
-            param=where,
-            code="unsupported_schema",
-        )
+        raise _unenforceable(schema, found, param)
     return walk.weight
 
 
@@ -141,13 +140,16 @@ class _Walk:
         self._param = param
         self._heights: dict[int, int] = {}
         self._targets: dict[str, Any] = {}
-        self._counts = {"properties": 0, "patternProperties": 0, "enum": 0}
+        self._counts = dict.fromkeys(MOST, 0)
         self.weight = 0
 
     def all(self) -> None:
         """Walk through the whole schema."""
         chain = self._node(self._schema, self._param, 1)
-        reached = {id(target): target for target in self._targets.values()}
+        for reference, target in self._targets.items():
+            if isinstance(target, dict) and id(target) not in self._heights:  # its `$ref`s were not seen
+                raise _refusal(self._param, f"refers to '{reference[:80]}', where no schema is; use '$defs'.")
+        reached = {id(target) for target in self._targets.values()}
         chain += sum(self._heights.get(number, 1) for number in reached)
         if chain > MAX_CHAIN:
             raise _refusal(self._param, f"refers to itself over more than {MAX_CHAIN} levels; flatten it.")
@@ -180,7 +182,7 @@ class _Walk:
         return below + 1
 
     def _keyword(self, name: str, value: Any, place: str, depth: int) -> None:  # Any: JSON
-        self._weigh(1, place)
+        self._weigh(EXPRESSION_WEIGHT if name in _EXPRESSIONS else 1, place)
         if name in _COUNTS and isinstance(value, int | float):
             self._weigh(max(0, int(value)) if abs(value) < 1e9 else MAX_WEIGHT + 1, place)
         elif name in _LENGTHS and isinstance(value, int | float) and value > MAX_LENGTH:
@@ -203,7 +205,7 @@ class _Walk:
     def _value(self, value: Any, where: str, depth: int) -> None:  # Any: JSON
         if depth > MAX_DEPTH:
             raise _refusal(where, f"is nested deeper than {MAX_DEPTH} levels; flatten it.")
-        self._weigh(1, where)
+        self._weigh(NESTED_WEIGHT if isinstance(value, dict | list) else 1, where)
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         for part in parts:
             self._value(part, where, depth + 1)
@@ -215,15 +217,10 @@ class _Walk:
             self._targets[reference] = _resolve(self._schema, reference, place)
 
     def _count(self, name: str, number: int, place: str) -> None:
-        limits = {
-            "properties": MAX_PROPERTIES,
-            "patternProperties": MAX_PATTERN_PROPERTIES,
-            "enum": MAX_ENUM,
-        }
-        if name in limits:
+        if name in MOST:
             self._counts[name] += number
-            if self._counts[name] > limits[name]:
-                raise _refusal(place, f"are too many: a schema may have {limits[name]} {name} in all.")
+            if self._counts[name] > MOST[name]:
+                raise _refusal(place, f"are too many: a schema may have {MOST[name]} {name} in all.")
 
     def _weigh(self, more: int, place: str) -> None:
         self.weight += more
@@ -237,7 +234,7 @@ class _Walk:
 def _resolve(schema: Any, reference: str, place: str) -> Any:  # Any: JSON
     """What a JSON pointer (RFC 6901) in a fragment leads to."""
     found = schema
-    for part in reference[1:].split("/")[1:]:
+    for part in unquote(reference[1:]).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict) and name in found:
             found = found[name]
@@ -285,26 +282,35 @@ def _trial(kind: Literal["json_schema", "regex", "lark"], text: str) -> str:
     return (said if len(said) <= 300 else f"{said[:150]} ... {said[-150:]}").rstrip(".")
 
 
-def _keyword(said: str) -> str | None:
-    """The keyword that the compiler speaks of."""
-    for words, keyword in _SAID.items():
-        if words in said:
-            return keyword
-    found = _QUOTED.search(said)
-    return found[1] if found else None
+def _unenforceable(schema: Any, said: str, param: str) -> InvalidRequest:  # Any: a JSON schema
+    """The compiler's words with the place that they are about."""
+    if found := _NEVER.search(said):
+        where = next((place for place, _ in _places(schema, found[1], param)), param)
+        return _refusal(where, f"can never be matched: {said}.")
+    keyword = next((name for words, name in _SAID.items() if words in said), None)
+    if keyword is None and (found := _QUOTED.search(said)):
+        keyword = found[1]
+    places = list(_places(schema, keyword, param)) if keyword else []
+    quoted = [place for place, value in places if isinstance(value, str | int | float) and str(value) in said]
+    named = f"uses '{keyword}' in a way" if places else "is a schema"
+    return InvalidRequest(
+        f"'{param}' {named} that cannot be enforced: {said}. Leave it out or say it otherwise.",
+        param=next(iter([*quoted, *(place for place, _ in places)]), param),
+        code="unsupported_schema",
+    )
 
 
-def _places(node: Any, keyword: str | None, where: str) -> Iterator[str]:  # Any: JSON
-    """Where a keyword stands in a schema."""
+def _places(node: Any, name: str, where: str) -> Iterator[tuple[str, Any]]:  # Any: a JSON schema
+    """Where a name stands in a schema, and what it holds there."""
     if isinstance(node, dict):
-        if keyword in node:
-            yield f"{where}.{keyword}"
-        for name, value in node.items():
-            if name not in _VALUES:
-                yield from _places(value, keyword, f"{where}.{name[:80]}")
+        if name in node:
+            yield f"{where}.{name[:80]}", node[name]
+        for key, value in node.items():
+            if key not in _VALUES:
+                yield from _places(value, name, f"{where}.{key[:80]}")
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _places(value, keyword, f"{where}[{index}]")
+            yield from _places(value, name, f"{where}[{index}]")
 
 
 def _refusal(where: str, what: str) -> InvalidRequest:

@@ -25,9 +25,10 @@ class Function(Strict, frozen=True):
     strict: bool | None = None
 
 
-class Tool(Strict, frozen=True, tag_field="type", tag="function"):
+class Tool(Strict, frozen=True):
     """A function that the client runs; other kinds of tools are refused."""
 
+    type: Literal["function"]
     function: Function
 
 
@@ -37,9 +38,10 @@ class FunctionName(Strict, frozen=True):
     name: str
 
 
-class NamedChoice(Strict, frozen=True, tag_field="type", tag="function"):
+class NamedChoice(Strict, frozen=True):
     """The one function that must be called."""
 
+    type: Literal["function"]
     function: FunctionName
 
 
