@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -48,8 +48,9 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, 
     return record, fields
 
 
-def refuse_unknown(fields: Iterable[str], known: Set[str]) -> None:
+def refuse_unknown(fields: Iterable[str], known: Iterable[str]) -> None:
     """A field that we do not know would be ignored in silence by someone: say so instead."""
+    known = frozenset(known)
     for name in fields:
         if name not in known:
             close = nearest(name[:80], known)

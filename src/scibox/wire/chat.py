@@ -251,8 +251,14 @@ def render(call: Call, model: str) -> bytes:
 
 
 def least_bytes(call: Call) -> int:
-    """UTF-8 bytes of what a call's messages say without white space; for calls that may not fit."""
-    return solid_bytes(messages.text(_messages.decode(call.fields["messages"])))
+    """UTF-8 bytes of what a call's messages say without white space; for calls that may not fit.
+
+    0 for messages that a face has put into words which chat completions do not have.
+    """
+    try:
+        return solid_bytes(messages.text(_messages.decode(call.fields["messages"])))
+    except msgspec.ValidationError:
+        return 0
 
 
 def solid_bytes(text: str) -> int:
