@@ -87,7 +87,6 @@ def test_schemas_that_can_be_enforced_are_taken(schema: Any) -> None:
         ("dependentRequired", {"dependentRequired": {"a": ["b"]}}),
         ("unevaluatedProperties", {"unevaluatedProperties": False}),
         ("oneOf", {"oneOf": [{"type": "string"}, {"type": "string", "minLength": 3}]}),
-        ("format", {"type": "string", "format": "uri"}),
         ("type", {"type": "strin"}),
         ("pattern", {"type": "string", "pattern": "(?=a)b"}),
         ("pattern", {"type": "string", "pattern": "(a"}),
@@ -106,6 +105,42 @@ def test_what_cannot_be_enforced_is_named_where_it_stands(keyword: str, schema: 
     assert error.param == f"here.properties.deep.{keyword}"
     assert keyword in error.message
     assert error.code == "unsupported_schema"
+
+
+@pytest.mark.parametrize(
+    ("schema", "simpler"),
+    [
+        ({"type": "string", "format": "uri"}, {"type": "string"}),
+        ({"type": "string", "format": "date"}, {"type": "string", "format": "date"}),
+        (
+            {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {}},
+            {"type": "object", "additionalProperties": {}},
+        ),
+        (
+            {"type": "array", "uniqueItems": False, "items": {"format": "byte"}},
+            {"type": "array", "items": {}},
+        ),
+        (
+            {"properties": {"format": {"type": "string"}, "a": {"anyOf": [{"format": "x"}, {}]}}},
+            {"properties": {"format": {"type": "string"}, "a": {"anyOf": [{}, {}]}}},
+        ),
+        ({"const": {"format": "uri"}}, {"const": {"format": "uri"}}),
+        ({"$defs": {"a": {"items": [{"format": "x"}]}}}, {"$defs": {"a": {"items": [{}]}}}),
+    ],
+)
+def test_what_says_nothing_does_not_stand_in_the_way(schema: dict[str, Any], simpler: dict[str, Any]) -> None:
+    schemas.check_schema(json.dumps(schema).encode(), "here")
+    is_changed = schema != simpler
+
+    assert schemas.simplify(schema) == is_changed
+    assert schema == simpler
+
+
+@pytest.mark.parametrize(
+    "schema", [{"propertyNames": {"pattern": "^a"}}, {"uniqueItems": True}, {"uniqueItems": 0}]
+)
+def test_what_says_something_is_not_taken_out(schema: dict[str, Any]) -> None:
+    assert refused({"properties": {"a": schema}})
 
 
 def test_what_nothing_can_match_is_named() -> None:

@@ -45,9 +45,12 @@ _LENGTHS = frozenset({"minLength", "maxLength"})
 _EXPRESSIONS = frozenset({"pattern", "format", "multipleOf", "minimum", "maximum"})
 _EXPRESSIONS |= {"exclusiveMinimum", "exclusiveMaximum"}
 _VALUES = frozenset({"enum", "const"})
+# What the compiler enforces; other formats are annotations (JSON Schema 2020-12, validation, section 7).
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+# zod writes the first for every record: they hold for every object and every list.
+_ALWAYS_TRUE = {"propertyNames": (b'{"type":"string"}', b"{}", b"true"), "uniqueItems": (b"false",)}
 # What the compiler says where it does not quote the keyword.
 _SAID = {
-    "Unknown format": "format",
     "Invalid type": "type",
     "alternatives of 'oneOf'": "oneOf",
     "patternProperty": "patternProperties",
@@ -127,9 +130,32 @@ def _checked(raw: bytes, param: str) -> int:
         raise _refusal(param, "must be a JSON schema: an object.")
     walk = _Walk(schema, param)
     walk.all()
-    if found := _trial("json_schema", raw.decode()):
+    if found := _trial("json_schema", (msgspec.json.encode(schema) if simplify(schema) else raw).decode()):
         raise _unenforceable(schema, found, param)
     return walk.weight
+
+
+def simplify(schema: Any) -> bool:  # Any: a decoded JSON schema
+    """Take out, in place, what says nothing and what the compiler would stumble over; whether there was any.
+
+    Who compiles a schema that has been checked does this to it first.
+    """
+    if isinstance(schema, list):
+        return True in [simplify(part) for part in schema]
+    if not isinstance(schema, dict):
+        return False
+    empty = [name for name, said in _ALWAYS_TRUE.items() if msgspec.json.encode(schema.get(name)) in said]
+    if isinstance(schema.get("format"), str) and schema["format"] not in FORMATS:
+        empty.append("format")
+    for name in empty:
+        del schema[name]
+    found = bool(empty)
+    for name, value in schema.items():
+        if name in _MAPS and isinstance(value, dict):
+            found = True in [simplify(part) for part in value.values()] or found
+        elif name in _SCHEMAS or name in _LISTS:
+            found = simplify(value) or found
+    return found
 
 
 class _Walk:
