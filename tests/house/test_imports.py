@@ -79,3 +79,12 @@ def test_help_imports_next_to_nothing() -> None:
         "ssl",
     }
     assert heavy & set(loaded) == set()
+
+
+def test_serving_does_not_load_what_only_some_calls_need() -> None:
+    """The compiler of schemas costs 25 ms; it is loaded with the first schema that a client sends."""
+    program = "import sys, scibox.app; print('LOADED', *sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "scibox.wire.schemas" in run.stdout.split()
+    assert "llguidance" not in run.stdout.split()

@@ -28,6 +28,14 @@ def test_a_stream_passes_byte_for_byte() -> None:
     stream.close()
 
 
+def test_an_event_that_need_not_change_is_not_decoded() -> None:
+    no_json = sse.render(b'{"choices": [ this was never JSON ]}')
+
+    [chunk] = answers.Stream(Reading()).feed(no_json)
+
+    assert chunk.data == no_json
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_usage_chunk_is_counted_and_shown_only_if_asked_for(wanted: bool) -> None:
     [chunk] = answers.Stream(Reading(wants_usage=wanted)).feed(sse.render(LAST))

@@ -35,3 +35,8 @@ def table(record: type[Struct]) -> list[Parameter]:
         verdict, _, note = str(meta.get("description", "")).partition(". ")
         found.append(Parameter(field.encode_name, verdict.removesuffix("."), note))
     return found
+
+
+def rows(record: type[Struct]) -> list[str]:
+    """The table of the reference page, without its head."""
+    return [f"| `{one.name}` | {one.verdict} | {one.note} |" for one in table(record)]
