@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -89,6 +89,7 @@ async def rig(
     tokenizer: Literal["llama", "vllm"] | None = "llama",
     patience: Patience | None = None,
     cors_origins: tuple[str, ...] = ("*",),
+    aliases: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
@@ -125,7 +126,7 @@ async def rig(
                 Route(ModelCard("vectors", "embedding", "scibox", 1, 512, 32), (vectors,)),
             ]
             door = app.Door(
-                pipeline=Pipeline(gate, Directory(routes, {"gpt-test": "chatty"}), router),
+                pipeline=Pipeline(gate, Directory(routes, aliases or {"gpt-test": "chatty"}), router),
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),

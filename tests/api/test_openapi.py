@@ -43,7 +43,12 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
 
 @pytest.mark.parametrize(
     ("example", "name"),
-    [(openapi.CHAT_EXAMPLE, "ChatRequest"), (openapi.EMBEDDING_EXAMPLE, "EmbeddingRequest")],
+    [
+        (openapi.CHAT_EXAMPLE, "ChatRequest"),
+        (openapi.EMBEDDING_EXAMPLE, "EmbeddingRequest"),
+        (openapi.TOKENIZE_EXAMPLE, "TokenizeRequest"),
+        (openapi.DETOKENIZE_EXAMPLE, "DetokenizeRequest"),
+    ],
 )
 def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
     jsonschema.validate(example, schema(name))
@@ -61,6 +66,10 @@ async def test_what_is_answered_fits_the_document() -> None:
             ),
             "EmbeddingList": await r.client.post(
                 "/v1/embeddings", json={**openapi.EMBEDDING_EXAMPLE, "model": "vectors"}
+            ),
+            "Tokens": await r.client.post("/tokenize", json={**openapi.TOKENIZE_EXAMPLE, "model": "chatty"}),
+            "Text": await r.client.post(
+                "/detokenize", json={**openapi.DETOKENIZE_EXAMPLE, "model": "chatty"}
             ),
             "Error": await r.client.get("/v1/models/none"),
         }

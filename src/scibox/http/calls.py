@@ -33,7 +33,7 @@ class Calls:
         heartbeat_s: float,
         max_body_bytes: int,
     ) -> None:
-        self._face = face
+        self.face = face
         self._pipeline = pipeline
         self._emit = emit
         self._ending = ending
@@ -45,13 +45,13 @@ class Calls:
         try:
             key = self._pipeline.enter(bearer(scope))
             body = await read_json(scope, receive, self._max_body_bytes)
-            asked = self._face.parse(request_id(scope), body)
+            asked = self.face.parse(request_id(scope), body)
         except ClientGone:
             return
         except SciBoxError as failure:
             error = explain(scope, failure)
             self._emit(Refused(request_id(scope), error.status, error.code, error.message))
-            await send_error(send, error, self._face)
+            await send_error(send, error, self.face)
             return
         with suppress(ClientGone):
             await while_wanted(receive, self._ending, self._answer(key, asked, send))
@@ -64,17 +64,17 @@ class Calls:
             async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
                 [answer] = [chunk async for chunk in chunks]
         except SciBoxError as error:
-            await send_error(send, error, self._face)
+            await send_error(send, error, self.face)
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
                 stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
-                await send_error(send, stopped, self._face)
+                await send_error(send, stopped, self.face)
             raise
         await send_json(send, 200, asked.reply.whole(answer.data), answer.headers)
 
     async def _stream(self, key: Key, asked: Asked, send: Send) -> None:
-        events = EventStream(send, self._heartbeat_s, self._face, asked.reply)
+        events = EventStream(send, self._heartbeat_s, self.face, asked.reply)
         beat = asyncio.create_task(events.beat())
         try:
             async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:

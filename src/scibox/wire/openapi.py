@@ -10,6 +10,7 @@ from msgspec import Struct
 from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
 from .info import Health, KeyInfo, Model, ModelList
+from .tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",
@@ -24,6 +25,9 @@ EMBEDDING_EXAMPLE = {
     "model": "multilingual-e5-small",
     "input": ["Что такое квантовая запутанность?", "What is quantum entanglement?"],
 }
+
+TOKENIZE_EXAMPLE = {"model": "smollm2-135m-instruct", "prompt": "Name three colours."}
+DETOKENIZE_EXAMPLE = {"model": "smollm2-135m-instruct", "tokens": [7218, 1296, 4881, 30]}
 
 
 class Usage(Struct):
@@ -101,6 +105,10 @@ _TYPES = [
     Model,
     KeyInfo,
     Health,
+    TokenizeRequest,
+    Tokens,
+    DetokenizeRequest,
+    Text,
     Error,
 ]
 
@@ -168,6 +176,18 @@ def _paths() -> dict[str, Any]:
                 "createEmbedding", "Embeddings", "EmbeddingRequest", "EmbeddingList", EMBEDDING_EXAMPLE
             )
         },
+        "/tokenize": {
+            "post": _post(
+                *("tokenize", "Service", "TokenizeRequest", "Tokens", TOKENIZE_EXAMPLE),
+                summary="A text or a dialogue to LLM tokens.",
+            )
+        },
+        "/detokenize": {
+            "post": _post(
+                *("detokenize", "Service", "DetokenizeRequest", "Text", DETOKENIZE_EXAMPLE),
+                summary="LLM tokens to their text.",
+            )
+        },
         "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
@@ -179,7 +199,9 @@ _ERRORS = {
     "400": "The input is wrong; `param` names the field.",
     "401": "No key, or a wrong, expired or revoked one.",
     "404": "No such model for this key; the message lists those there are.",
+    "408": "The body came too slowly.",
     "413": "The body is too large.",
+    "415": "The body is packed, or not in UTF-8.",
     "502": "The model server failed; try again.",
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
@@ -196,12 +218,14 @@ def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> d
     }
 
 
-def _post(operation: str, tag: str, request: str, answer: str, example: dict[str, Any]) -> dict[str, Any]:
+def _post(
+    operation: str, tag: str, request: str, answer: str, example: dict[str, Any], *, summary: str = ""
+) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{request}"}
     return {
         "operationId": operation,
         "tags": [tag],
-        "summary": {"Chat": "Create a chat completion.", "Embeddings": "Create embeddings."}[tag],
+        "summary": summary or {"Chat": "Create a chat completion.", "Embeddings": "Create embeddings."}[tag],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": schema, "example": example}},
