@@ -15,15 +15,16 @@ from scibox.wire import answers, sse
 from scibox.wire.orders import Reading
 
 DELTA = b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
+END = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 LAST = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}'
 
 
 def test_a_stream_passes_byte_for_byte() -> None:
     stream = answers.Stream(Reading(wants_usage=False))
 
-    chunks = list(stream.feed(sse.render(DELTA) + sse.DONE))
+    chunks = list(stream.feed(sse.render(DELTA) + sse.render(END) + sse.DONE))
 
-    assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.DONE]
+    assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.render(END), sse.DONE]
     assert stream.finished
     stream.close()
 
@@ -81,11 +82,11 @@ def test_an_error_in_a_stream_is_an_error() -> None:
 def test_nothing_follows_the_end() -> None:
     stream = answers.Stream(Reading(wants_usage=False))
 
-    assert len(list(stream.feed(sse.DONE + sse.render(DELTA)))) == 1
+    assert len(list(stream.feed(sse.render(END) + sse.DONE + sse.render(DELTA)))) == 2
 
 
 def test_a_whole_answer() -> None:
-    body = b'{"choices":[{}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
+    body = b'{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 
     chunk = answers.whole(body, Reading())
 
