@@ -25,7 +25,6 @@ Fields = dict[str, Raw]
 # Models whose template opens the block itself: DeepSeek-R1 and what was distilled from it, QwQ, GLM-Z1, and
 # by custom what is called "thinking" (Qwen3-...-Thinking-2507, Kimi-K2-Thinking).
 _OPENERS = re.compile(r"deepseek-r1|\bqwq|glm-z1|[-_]thinking\b", re.IGNORECASE)
-_STRUCTURES = ("response_format", *extras.STRUCTURES)
 _object = msgspec.json.Decoder(Fields)
 _objects = msgspec.json.Decoder(list[Fields])
 _words = msgspec.json.Decoder(str)
@@ -59,8 +58,9 @@ def _turns_off(call: Call) -> bool:
 
 
 def _is_structured(call: Call) -> bool:
-    asked = [call.fields[name] for name in _STRUCTURES if call.fields.get(name, b"null") != b"null"]
-    return any(b'"text"' not in raw or b'"json' in raw for raw in asked)
+    wanted = _anything.decode(call.fields.get("response_format", b"null"))
+    is_text = not isinstance(wanted, dict) or wanted.get("type") == "text"
+    return not is_text or not extras.STRUCTURES.isdisjoint(extras.given(call.fields))
 
 
 class Reasoning:
