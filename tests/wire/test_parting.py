@@ -1,5 +1,7 @@
 """Where reasoning ends and the answer begins: the text alone."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def parts(
     """Reasoning and content of a text given in the pieces between the cuts."""
     parting = Parting(is_open)
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    given = [parting.feed(text[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    given = [parting.feed(text[start:end]) for start, end in pairwise(edges)]
     given.append(parting.end(reason, words))
     return "".join(r for r, _ in given), "".join(c for _, c in given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -263,7 +264,7 @@ def test_any_cut_of_a_stream_gives_what_one_piece_gives(
     text: str, cuts: list[int], thinking: Thinking
 ) -> None:
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    texts = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    texts = [text[start:end] for start, end in pairwise(edges)]
 
     assert said(stream(texts, thinking)) == said(stream([text], thinking))
     if thinking == "opened" and "</think>" in text:

@@ -1,4 +1,4 @@
-"""What remote replicas say of themselves in `GET /v1/models`: the context of their model, and what they are."""
+"""What remote replicas say of themselves in `GET /v1/models`: what they are, and their model's context."""
 
 from __future__ import annotations
 
