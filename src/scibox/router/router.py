@@ -124,7 +124,7 @@ class Router:
         async with _until(min(first_at, ends_at) if call.stream else ends_at):
             await exchange.open()
             if exchange.status != 200:
-                raise answers.refusal(exchange.status, await exchange.read_all())
+                raise answers.refusal(exchange.status, await exchange.read_error())
         if call.stream and not exchange.header(b"content-type").startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
 
