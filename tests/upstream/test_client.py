@@ -158,15 +158,18 @@ async def test_a_replica_is_paused_when_nobody_reads() -> None:
     assert sent < 100_000_000
 
 
-def endless(head: bytes, piece: bytes) -> Serve:
-    """Writes for ever, or until nobody listens."""
+def endless(head: bytes, piece: bytes, most_bytes: int = 20_000_000) -> Serve:
+    """Writes until nobody listens; fails if somebody listens for too long."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
         writer.write(head)
+        sent = 0
         while not writer.is_closing():
+            assert sent < most_bytes
             writer.write(piece)
             await writer.drain()
+            sent += len(piece)
 
     return serve
 

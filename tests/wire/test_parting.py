@@ -51,6 +51,7 @@ def pieces(text: str) -> list[int]:
         ("", "", ""),
         (" \n", "", " \n"),
         ("<think>never closed", "never closed", ""),
+        ("<think>never closed </thi", "never closed </thi", ""),
     ],
 )
 def test_the_parts_of_a_text(text: str, reasoning: str, content: str) -> None:

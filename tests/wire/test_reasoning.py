@@ -249,6 +249,8 @@ def call(path: str = "/chat/completions", **fields: Any) -> Call:
         (call(response_format={"type": "json_object"}), "opened", "m", "auto"),
         (call(response_format={"type": "text"}), "opened", "m", "opened"),
         (call(guided_choice=["text"]), "opened", "m", "auto"),
+        (call(tool_choice="required"), "opened", "m", "auto"),
+        (call(tool_choice="auto"), "opened", "m", "opened"),
     ],
 )
 def test_where_reasoning_is_expected(asked: Call, thinking: Thinking, model: str, wanted: Thinking) -> None:

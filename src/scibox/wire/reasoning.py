@@ -31,6 +31,7 @@ _words = msgspec.json.Decoder(str)
 _whole_number = msgspec.json.Decoder(int)
 _anything = msgspec.json.Decoder()
 _NOTHING = (b"null", b"[]", b"{}")
+_FREE = (b"null", b'"auto"', b'"none"')  # `tool_choice` that forces nothing
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 
 
@@ -60,7 +61,8 @@ def _turns_off(call: Call) -> bool:
 def _is_structured(call: Call) -> bool:
     wanted = _anything.decode(call.fields.get("response_format", b"null"))
     is_text = not isinstance(wanted, dict) or wanted.get("type") == "text"
-    return not is_text or not extras.STRUCTURES.isdisjoint(extras.given(call.fields))
+    must_call = call.fields.get("tool_choice", b"null") not in _FREE
+    return must_call or not is_text or not extras.STRUCTURES.isdisjoint(extras.given(call.fields))
 
 
 class Reasoning:
