@@ -159,7 +159,10 @@ def filters(reading: Reading) -> list[Filter]:
 def _through(stages: list[Filter], data: bytes) -> list[bytes]:
     events = [data]
     for stage in stages:
-        events = [kept for event in events for kept in stage.event(event)]
+        if len(events) == 1:  # nearly always, and then twice as fast
+            events = stage.event(events[0])
+        else:
+            events = [kept for event in events for kept in stage.event(event)]
     return events
 
 
