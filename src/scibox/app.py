@@ -206,6 +206,7 @@ class Box:
             context=context,
             is_local=True,
             counts=True,
+            dialect="llama" if deployment.engine == "llama" else "openai",
             thinking=_thinking(model, deployment),
         )
 
