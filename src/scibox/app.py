@@ -21,7 +21,7 @@ from scibox import __version__, banner
 from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
-from scibox.core.types import ModelCard, Thinking
+from scibox.core.types import Dialect, ModelCard, Thinking
 from scibox.engines import fake, llama
 from scibox.engines.embedder import settings as embedder
 from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
@@ -46,6 +46,7 @@ from scibox.store.keys import KeyStore
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 
+_DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -206,7 +207,7 @@ class Box:
             context=context,
             is_local=True,
             counts=True,
-            dialect="llama" if deployment.engine == "llama" else "openai",
+            dialect=_DIALECTS.get(deployment.engine or "", "openai"),
             thinking=_thinking(model, deployment),
         )
 
