@@ -15,7 +15,7 @@ import httpx
 
 from scibox.core import secret
 from scibox.core.events import CallEnded, Event
-from scibox.core.types import Key, ModelCard
+from scibox.core.types import Dialect, Key, ModelCard, Thinking
 from scibox.engines.fake import FakeEngine
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
@@ -90,11 +90,13 @@ async def rig(
     patience: Patience | None = None,
     cors_origins: tuple[str, ...] = ("*",),
     aliases: Mapping[str, str] | None = None,
+    dialect: Dialect | None = "openai",
+    thinking: Thinking | None = "auto",
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
-    how that engine's tokenizer is asked.
+    how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -108,7 +110,8 @@ async def rig(
                     context,
                     not remote,
                     counts=tokenizer == "llama",
-                    dialect="vllm" if tokenizer == "vllm" else "openai",
+                    dialect="vllm" if tokenizer == "vllm" else dialect,
+                    thinking=thinking,
                 )
                 for context in (8192, 512)
             )

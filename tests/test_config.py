@@ -84,8 +84,9 @@ def test_the_vllm_example_is_the_original_service() -> None:
 
     assert [model.name for model in config.models] == ["Qwen2.5-72B-Instruct-AWQ", "bge-m3"]
     assert config.models[0].deployments == (
-        Deployment(url="http://gpu1:8000/v1", upstream_key_env="VLLM_API_KEY"),
+        Deployment(url="http://gpu1:8000/v1", upstream_key_env="VLLM_API_KEY", dialect="vllm"),
     )
+    assert config.models[1].deployments[0].dialect is None
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(path: Path) -> None:
@@ -152,6 +153,12 @@ def test_an_own_catalogue_adds_names(path: Path) -> None:
 
 def test_a_slash_at_the_end_of_a_url_is_dropped(path: Path) -> None:
     assert read(path, MODEL + 'url = "http://gpu1/v1/"\n').models[0].deployments[0].url == "http://gpu1/v1"
+
+
+def test_where_reasoning_stands_is_said_of_the_model(path: Path) -> None:
+    text = MODEL.replace("\n[[", '\nreasoning = "opened"\n[[') + "engine = 'fake'"
+
+    assert read(path, text).models[0].reasoning == "opened"
 
 
 # --- what is wrong ------------------------------------------------------------------------------
@@ -222,6 +229,15 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
         ),
         (MODEL + "engine = 'fake'\nbatch_tokens = 3", "'batch_tokens' means nothing to the engine 'fake'"),
         (MODEL + "url = 'http://x/v1'\nslots = 3", "'slots' means nothing to an upstream at a url"),
+        (
+            MODEL + "url = 'http://x/v1'\ndialect = 'tgi'",
+            "dialect must be one of 'openai', 'vllm', 'llama', not 'tgi'",
+        ),
+        (MODEL + "engine = 'fake'\ndialect = 'vllm'", "'dialect' means nothing to the engine 'fake'"),
+        (
+            "[models.m]\nkind = 'chat'\nreasoning = 'yes'",
+            "reasoning must be one of 'auto', 'opened', 'none', not 'yes'",
+        ),
         (MODEL + "url = 'gpu1:8000/v1'", "must begin with http:// or https:// and a host"),
         (MODEL + "url = 'http://x'", "needs the path of its API, mostly 'http://x/v1'"),
         (MODEL + "url = 'http://x:y/v1'", "is not an address"),

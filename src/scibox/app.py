@@ -21,7 +21,7 @@ from scibox import __version__, banner
 from scibox.config import Config, Deployment, Model
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
-from scibox.core.types import ModelCard
+from scibox.core.types import Dialect, ModelCard, Thinking
 from scibox.engines import fake, llama
 from scibox.engines.embedder import settings as embedder
 from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
@@ -46,6 +46,7 @@ from scibox.store.keys import KeyStore
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 
+_DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -194,6 +195,8 @@ class Box:
                 model=deployment.upstream_model or model.name,
                 secret=_upstream_secret(deployment),
                 context=model.context,
+                dialect=deployment.dialect,
+                thinking=model.reasoning,
             )
         path = self._sockets / f"{len(self._children)}.sock"
         command, context = self._command(model, deployment, path)
@@ -204,6 +207,8 @@ class Box:
             context=context,
             is_local=True,
             counts=True,
+            dialect=_DIALECTS.get(deployment.engine or "", "openai"),
+            thinking=_thinking(model, deployment),
         )
 
     def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:
@@ -263,6 +268,11 @@ def _listen(config: Config) -> server.Listen:
         own.tls_key,
         Patience(own.header_s, own.body_s, own.keep_alive_s),
     )
+
+
+def _thinking(model: Model, deployment: Deployment) -> Thinking | None:
+    """llama.cpp's chat template can be asked; what the operator states wins."""
+    return None if model.reasoning == "auto" and deployment.engine == "llama" else model.reasoning
 
 
 def _obtain(config: Config) -> dict[Deployment, Weights]:

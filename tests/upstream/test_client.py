@@ -11,7 +11,7 @@ import pytest
 from rig import socket_folder
 from scibox.core.errors import UpstreamBroken, UpstreamUnavailable
 from scibox.upstream.address import Address
-from scibox.upstream.client import Client
+from scibox.upstream.client import MAX_ERROR_BYTES, Client
 from scibox.upstream.connection import HIGH_WATER_BYTES
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -156,6 +156,46 @@ async def test_a_replica_is_paused_when_nobody_reads() -> None:
         exchange.close()  # in the middle of the answer; the server notices, or leaving the block would fail
 
     assert sent < 100_000_000
+
+
+def endless(head: bytes, piece: bytes, most_bytes: int = 20_000_000) -> Serve:
+    """Writes until nobody listens; fails if somebody listens for too long."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(head)
+        sent = 0
+        while not writer.is_closing():
+            assert sent < most_bytes
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (OK + b"content-length: 1000000000\r\n\r\n", bytes(100_000)),
+        (OK, b"x-more: and more\r\n" * 1_000),
+    ],
+)
+async def test_what_is_too_large_is_an_error_before_it_is_read(head: bytes, piece: bytes) -> None:
+    async with server(endless(head, piece)) as address:
+        with pytest.raises(UpstreamBroken):
+            await asyncio.wait_for(ask(Client(1.0), address), 5)
+
+
+async def test_of_an_error_only_the_start_is_read() -> None:
+    head = b"HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with server(endless(head, b"10000\r\n" + bytes(0x10000) + b"\r\n")) as address:
+        exchange = Client(1.0).exchange(address, "POST", "/v1/x", body=b"{}")
+        await exchange.open()
+        read = await asyncio.wait_for(exchange.read_error(), 5)
+        exchange.close()
+
+    assert MAX_ERROR_BYTES <= len(read) < 10 * HIGH_WATER_BYTES
 
 
 def test_addresses() -> None:

@@ -15,15 +15,16 @@ from scibox.wire import answers, sse
 from scibox.wire.orders import Reading
 
 DELTA = b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
+END = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 LAST = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}'
 
 
 def test_a_stream_passes_byte_for_byte() -> None:
     stream = answers.Stream(Reading(wants_usage=False))
 
-    chunks = list(stream.feed(sse.render(DELTA) + sse.DONE))
+    chunks = list(stream.feed(sse.render(DELTA) + sse.render(END) + sse.DONE))
 
-    assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.DONE]
+    assert [chunk.data for chunk in chunks] == [sse.render(DELTA), sse.render(END), sse.DONE]
     assert stream.finished
     stream.close()
 
@@ -89,11 +90,11 @@ def test_an_error_in_a_stream_is_an_error() -> None:
 def test_nothing_follows_the_end() -> None:
     stream = answers.Stream(Reading(wants_usage=False))
 
-    assert len(list(stream.feed(sse.DONE + sse.render(DELTA)))) == 1
+    assert len(list(stream.feed(sse.render(END) + sse.DONE + sse.render(DELTA)))) == 2
 
 
 def test_a_whole_answer() -> None:
-    body = b'{"choices":[{}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
+    body = b'{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 
     chunk = answers.whole(body, Reading())
 
@@ -131,3 +132,86 @@ def test_refusals_of_a_replica_in_our_words(status: int, body: bytes, expected: 
     assert type(error) is expected
     assert error.status not in {401, 403, 404}
     assert error.message.endswith(".")
+
+
+def stream(*events: bytes, wanted: bool = True) -> list[bytes]:
+    raw = b"".join(map(sse.render, events)) + sse.DONE
+    return [chunk.data for chunk in answers.Stream(Reading(wants_usage=wanted)).feed(raw) if chunk.data]
+
+
+def test_a_stream_that_says_it_is_done_but_finished_nothing_is_cut() -> None:
+    with pytest.raises(UpstreamBroken) as caught:
+        stream(DELTA, LAST)
+
+    assert caught.value.code == "upstream_broke_off"
+
+
+def test_words_in_an_answer_are_no_finish_reason() -> None:
+    said = json.dumps({"choices": [{"delta": {"content": '"finish_reason":"stop"'}, "finish_reason": None}]})
+    with pytest.raises(UpstreamBroken):
+        stream(said.encode())
+
+
+@pytest.mark.parametrize("end", [END, END.replace(b":", b": ")])
+def test_a_stream_may_have_more_after_its_finish_reason(end: bytes) -> None:
+    odd = b'{"choices":[],"system_fingerprint":"x"}'
+
+    assert stream(DELTA, end, DELTA, DELTA, odd, LAST) == [
+        *map(sse.render, (DELTA, end, DELTA, DELTA, LAST)),
+        sse.DONE,
+    ]
+
+
+def test_choices_are_never_empty_but_with_usage() -> None:
+    first = b'{"choices":[],"prompt_filter_results":[]}'
+
+    assert stream(first, DELTA, b'{"choices": [], "x": 1}', END) == [
+        *map(sse.render, (DELTA, END)),
+        sse.DONE,
+    ]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'{"choices":5}',
+        b'{"choices":[5]}',
+        b'{"choices":[{"delta":"text"}]}',
+        b'{"choices":[{"index":"0","delta":{}}]}',
+        b'{"choices":[{"delta":{},"finish_reason":1}]}',
+        b'{"choices":null}',
+        b'{"detail":"Not Found"}',
+        b'{"usage":"many","choices":[]}',
+        b"{}",
+    ],
+)
+def test_what_is_no_event_is_an_error(first: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        stream(first)
+    with pytest.raises(UpstreamBroken):
+        stream(DELTA, b'{"detail":"delta"}')
+
+
+def test_what_usage_says_of_reasoning_passes() -> None:
+    usage = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":3}}}'
+
+    assert stream(END, usage)[1] == sse.render(usage)
+
+
+def test_null_usage_on_every_event_is_not_decoded() -> None:
+    data = b'{"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":null,"broken": x}'
+
+    assert stream(DELTA, data, END)[1] == sse.render(data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"choices":[]}', b'{"choices":[5]}', b'{"choices":[{"index":0}]}', b'{"choices":{}}', b'{"data":[]}'],
+)
+def test_an_answer_without_an_answer_is_an_error(body: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        answers.whole(body, Reading())
+
+
+def test_vectors_are_not_searched() -> None:
+    assert answers.filters(Reading(is_text=False)) == []

@@ -22,7 +22,7 @@ UNDERSTOOD: Mapping[str, frozenset[str]] = {
     "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch"}),
     "embedder": frozenset({"engine", "weights", "threads", "batch_tokens"}),
     "fake": frozenset({"engine", "slots", "context"}),
-    "url": frozenset({"url", "upstream_model", "upstream_key_env", "upstream_key_file"}),
+    "url": frozenset({"url", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
 }
 LONGEST_NAME = 200
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")

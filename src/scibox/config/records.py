@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scibox.core.errors import OperatorError
-from scibox.core.types import Kind
+from scibox.core.types import Dialect, Kind, Thinking
 
 Engine = Literal["llama", "embedder", "fake"]
 
@@ -91,6 +91,7 @@ class Deployment:
     upstream_model: str | None = None
     upstream_key_env: str | None = None
     upstream_key_file: Path | None = None
+    dialect: Dialect | None = None  # None: what the upstream says of itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Model:
     context: Count | None = None
     dimensions: Count | None = None
     owned_by: str = "scibox"
+    reasoning: Thinking = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ class FakeEngine:
 
     `script` holds for every call; scripts in `next_scripts` are used up first, one per call. A call is one
     of chat and embeddings; `in_flight`, `abandoned` (the client left early), `broken` (by the script) and
-    `answers` count calls, `requests` holds everything that came, models and health too.
+    `answers` count calls, `requests` holds everything that came, models and health too. `prompt_end` is what
+    its chat template writes last, `owned_by` what it says of itself in `/v1/models`.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class FakeEngine:
         context: int = 8192,
         dimensions: int = 32,
         loading: bool = False,
+        prompt_end: str = "",
+        owned_by: str = "scibox",
     ) -> None:
         self.address = address
         self.name = name
@@ -48,6 +51,8 @@ class FakeEngine:
         self.context = context
         self.dimensions = dimensions
         self.loading = loading
+        self.prompt_end = prompt_end
+        self.owned_by = owned_by
         self.requests: list[Received] = []
         self.answers: list[Answered] = []
         self.in_flight = 0

@@ -28,7 +28,7 @@ async def answer(engine: FakeEngine, writer: asyncio.StreamWriter, request: Rece
             case "GET", "/health":
                 await _send(writer, 200, b'{"status":"ok"}')
             case "GET", "/v1/models":
-                await _send(writer, 200, dialect.models_list(engine.name, engine.created, engine.context))
+                await _send(writer, 200, _models(engine))
             case "POST", "/v1/chat/completions":
                 await _chat(engine, writer, request)
             case "POST", "/v1/embeddings":
@@ -38,12 +38,16 @@ async def answer(engine: FakeEngine, writer: asyncio.StreamWriter, request: Rece
             case "POST", "/detokenize":
                 await _send(writer, 200, dialect.detokenized(_field(request, "tokens", list)))
             case "POST", "/apply-template":
-                prompt = dialect.prompt_text(_field(request, "messages", list))
+                prompt = dialect.prompt_text(_field(request, "messages", list)) + engine.prompt_end
                 await _send(writer, 200, msgspec.json.encode({"prompt": prompt}))
             case _:
                 await _send(writer, 404, dialect.error_json(404, "File Not Found", "not_found_error"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         await _send(writer, 400, dialect.error_json(400, str(error), "invalid_request_error"))
+
+
+def _models(engine: FakeEngine) -> bytes:
+    return dialect.models_list(engine.name, engine.created, engine.context, engine.owned_by)
 
 
 def _field(request: Received, name: str, kind: type) -> Any:  # Any: of the `kind` that the caller names

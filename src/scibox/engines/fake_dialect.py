@@ -254,13 +254,13 @@ def _encode(vector: array[float], encoding_format: str) -> list[float] | str:
     return vector.tolist()
 
 
-def models_list(name: str, created: int, context: int) -> bytes:
+def models_list(name: str, created: int, context: int, owned_by: str) -> bytes:
     """The body of `GET /v1/models`, with the context both as llama-server and as vLLM name it."""
     model = {
         "id": name,
         "object": "model",
         "created": created,
-        "owned_by": "scibox",
+        "owned_by": owned_by,
         "meta": {"n_ctx": context},
         "max_model_len": context,
     }

@@ -1,19 +1,24 @@
-"""What remote replicas say of themselves: the context of their model, from `GET /v1/models`."""
+"""What remote replicas say of themselves in `GET /v1/models`: what they are, and their model's context."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
 
 from scibox.core.errors import SciBoxError
+from scibox.core.types import Dialect
 from scibox.upstream.client import Client
 
 from .replica import Replica
 
-RETRY_S = 30.0
+ASK_S = 10.0
+RETRY_S = 5.0  # a server that loads its weights may come up at any time
+# `owned_by` of the servers whose parameters are known. SGLang has vLLM's names; SciBox has them too, and
+# translates them for what is behind it.
+DIALECTS: Mapping[str, Dialect] = {"vllm": "vllm", "sglang": "vllm", "scibox": "vllm", "llamacpp": "llama"}
 
 
 class _Meta(Struct):
@@ -22,6 +27,7 @@ class _Meta(Struct):
 
 class _Model(Struct):
     id: str
+    owned_by: str | None = None
     max_model_len: int | None = None  # vLLM, SGLang
     context_length: int | None = None
     meta: _Meta | None = None
@@ -32,29 +38,39 @@ class _Models(Struct):
 
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:
-    """Fill in the contexts that are not known; ends when every server has answered once."""
-    unasked = [replica for replica in replicas if replica.context is None and not replica.is_local]
+    """Fill in what is not known; ends when every server has answered once."""
+    unasked = [
+        replica
+        for replica in replicas
+        if not replica.is_local and (replica.context is None or replica.dialect is None)
+    ]
     while unasked:
-        answered = await asyncio.gather(*(_ask(client, replica) for replica in unasked))
+        answered = await asyncio.gather(*(ask(client, replica) for replica in unasked))
         unasked = [replica for replica, has in zip(unasked, answered, strict=True) if not has]
         if unasked:
             await asyncio.sleep(RETRY_S)
 
 
-async def _ask(client: Client, replica: Replica) -> bool:
+async def ask(client: Client, replica: Replica) -> bool:
     """Whether the server answered, with or without what we asked for."""
     address = replica.address
     exchange = client.exchange(address, "GET", f"{address.prefix}/models", secret=replica.secret)
     try:
-        async with asyncio.timeout(RETRY_S):
+        async with asyncio.timeout(ASK_S):
             await exchange.open()
+            if exchange.status not in (200, 404, 405):
+                return False
             listed = msgspec.json.decode(await exchange.read_all(), type=_Models)
-    except (SciBoxError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        listed = _Models([])  # a server without that list, or with one that cannot be read
+    except (SciBoxError, TimeoutError):
         return False
     finally:
         exchange.close()
-    for model in listed.data:
-        if model.id == replica.model:
-            seen = model.meta.n_ctx if model.meta else None
-            replica.context = model.max_model_len or model.context_length or seen
+    own = next((model for model in listed.data if model.id == replica.model), None)
+    if own is not None and replica.context is None:
+        seen = own.meta.n_ctx if own.meta else None
+        replica.context = own.max_model_len or own.context_length or seen
+    if replica.dialect is None:
+        replica.dialect = DIALECTS.get((own.owned_by or "").lower() if own else "", "openai")
     return True

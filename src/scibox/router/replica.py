@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scibox.core.types import Dialect, ModelCard, Thinking
@@ -20,14 +20,16 @@ class Replica:
     context: int | None = None  # LLM tokens per call, prompt and completion; None: not known
     is_local: bool = False  # a child of ours: it comes back when it dies
     counts: bool = False  # has a tokenizer of its own, to be asked as llama-server's is
-    dialect: Dialect = "openai"
+    dialect: Dialect | None = "openai"  # None: still to be asked
     has_tools: bool = True  # its chat template shows tools to the model
-    thinking: Thinking = "auto"
+    thinking: Thinking | None = "auto"  # None: its chat template tells
+    # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
+    opens: dict[bytes, bool] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
         """What must be known of it to write to it."""
-        return Target(self.model, self.dialect, self.has_tools, self.thinking)
+        return Target(self.model, self.dialect or "openai", self.has_tools, self.thinking or "auto")
 
     @property
     def tokenizer(self) -> Literal["llama", "vllm"] | None:

@@ -25,6 +25,7 @@ from scibox.wire import answers
 from scibox.wire.orders import Order, order
 
 from .counting import refuse_too_long
+from .learning import learn
 from .replica import Replica, Route
 from .tokenizer import Tokenizer
 
@@ -97,7 +98,7 @@ class Router:
 
     async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
         """One try of a call on one replica."""
-        sent = order(call, replica.target)
+        sent = order(call, await learn(self._client, self.tokenizer, call, replica))
         exchange = self._client.exchange(
             replica.address,
             "POST",
@@ -123,7 +124,7 @@ class Router:
         async with _until(min(first_at, ends_at) if call.stream else ends_at):
             await exchange.open()
             if exchange.status != 200:
-                raise answers.refusal(exchange.status, await exchange.read_all())
+                raise answers.refusal(exchange.status, await exchange.read_error())
         if call.stream and not exchange.header(b"content-type").startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
 

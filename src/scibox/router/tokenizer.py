@@ -56,11 +56,15 @@ class Tokenizer:
         text, special = wanted.prompt, wanted.adds_special
         if wanted.call is not None:
             # The template has written most special tokens out; llama.cpp adds the first one when it splits.
-            template = tokenize.template_order(wanted.call)
-            text, special = tokenize.read_prompt(await self._post(replica, "/apply-template", template)), True
+            text, special = await self.prompt(wanted.call, replica), True
         order = tokenize.llama_order(text, special=special, texts=wanted.wants_texts)
         answer = await self._post(replica, "/tokenize", order)
         return tokenize.read_llama(answer, replica.context, texts=wanted.wants_texts)
+
+    async def prompt(self, call: Call, replica: Replica) -> str:
+        """A dialogue as the chat template of a llama-server writes it."""
+        order = tokenize.template_order(call)
+        return tokenize.read_prompt(await self._post(replica, "/apply-template", order))
 
     async def _text(self, ids: Sequence[int], replica: Replica) -> str:
         answer = await self._post(replica, "/detokenize", tokenize.ids_order(ids, replica.model))

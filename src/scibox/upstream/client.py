@@ -13,6 +13,8 @@ from .connection import Connection
 
 MAX_IDLE = 64  # per address
 MAX_BODY_BYTES = 256 * 2**20  # of a non-streamed answer: 2,048 vectors of 4,096 numbers as text
+MAX_ERROR_BYTES = 64 * 1024  # read of an error: its sentence stands at the start
+_TOO_LARGE = "The model server's answer is larger than any answer can be; try again."
 
 
 class Client:
@@ -129,13 +131,24 @@ class Exchange:
 
     async def read_all(self) -> bytes:
         """The whole body, bounded."""
+        length = self.header(b"content-length")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise UpstreamBroken(_TOO_LARGE)
+        body = await self._read_up_to(MAX_BODY_BYTES + 1)
+        if len(body) > MAX_BODY_BYTES:
+            raise UpstreamBroken(_TOO_LARGE)
+        return body
+
+    async def read_error(self) -> bytes:
+        """The body of an error, as far as anybody would read it."""
+        return await self._read_up_to(MAX_ERROR_BYTES)
+
+    async def _read_up_to(self, size_bytes: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
-        while piece := await self.read():
+        while size < size_bytes and (piece := await self.read()):
             pieces.append(piece)
             size += len(piece)
-            if size > MAX_BODY_BYTES:
-                raise UpstreamBroken("The model server's answer is larger than any answer can be; try again.")
         return b"".join(pieces)
 
     async def _begin(self, connection: Connection) -> None:

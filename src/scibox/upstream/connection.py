@@ -16,6 +16,7 @@ import httptools
 from scibox.core.errors import UpstreamBroken, UpstreamLost
 
 HIGH_WATER_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 256 * 1024  # of status and headers; real ones have a few hundred
 _CUT = "The model server closed the connection before its answer was whole; try again."
 _GARBAGE = (
     "The model server answered with something that is not HTTP; tell the operator to check its address."
@@ -39,6 +40,7 @@ class Connection(asyncio.Protocol):
         self.is_complete = False
         self.keeps_alive = False
         self._has_headers = False
+        self._head_bytes = 0
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
         self._is_paused = False
@@ -116,6 +118,11 @@ class Connection(asyncio.Protocol):
             self._fail(_GARBAGE)
             self.close()
             return
+        if not self._has_headers:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(_GARBAGE)
+                self.close()
         if self._held_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()

@@ -1,7 +1,7 @@
 """`POST /v1/chat/completions`: the request as clients send it and as replicas get it.
 
-Fields and ranges: OpenAI's API reference, "Create chat completion"; extras: the sampling parameters that
-vLLM's and llama-server's documents add to it. The description of each field begins with what is done with it
+Fields and ranges: OpenAI's API reference, "Create chat completion"; `extras.py` has what vLLM and llama.cpp
+add to them. The description of each field begins with what is done with it
 (`wire/parameters.py`): the page of the API is compared with it.
 """
 
@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
 
-from . import body, formats, messages, tools
+from . import body, extras, formats, messages, tools
 from .body import Strict
 from .messages import Message
 from .tools import ToolChoice, Tools
@@ -170,20 +170,7 @@ class ChatRequest(Struct):
 
 
 KNOWN = frozenset(ChatRequest.__struct_fields__)
-# Sampling and template parameters that vLLM or llama-server document; nothing that routes or names a URL.
-EXTRAS = frozenset(
-    {
-        *("top_k", "min_p", "typical_p", "repetition_penalty", "repeat_penalty", "repeat_last_n"),
-        *("mirostat", "mirostat_tau", "mirostat_eta", "dry_multiplier", "xtc_probability", "xtc_threshold"),
-        *("dynatemp_range", "dynatemp_exponent", "length_penalty", "min_tokens", "ignore_eos"),
-        *("stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
-        *("spaces_between_special_tokens", "chat_template_kwargs", "add_generation_prompt"),
-        *("continue_final_message", "reasoning_format", "cache_prompt", "priority"),
-        *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"),
-        *("grammar", "json_schema"),
-    }
-)
-_ACCEPTED = KNOWN | EXTRAS
+_ACCEPTED = KNOWN | extras.NAMES
 # What concerns OpenAI's own service, and what has been checked to ask for nothing.
 _KEPT_HERE = frozenset(
     {
@@ -221,6 +208,7 @@ def parse(request_id: str, raw: bytes) -> Call:
     _check(request)
     tools.check(request.tools, request.tool_choice)
     formats.check(request.response_format)
+    extras.check(fields)
     options = request.stream_options
     return Call(
         request_id=request_id,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
+from .extras import UNDERSTOOD, Extras
 from .info import Health, KeyInfo, Model, ModelList
 from .tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
@@ -43,6 +44,9 @@ class AnswerMessage(Struct):
 
     role: Literal["assistant"]
     content: str | None
+    reasoning_content: Annotated[str, Meta(description="What a reasoning model wrote before it.")] | None = (
+        None
+    )
 
 
 class Choice(Struct):
@@ -98,6 +102,7 @@ class Error(Struct):
 
 _TYPES = [
     ChatRequest,
+    Extras,
     EmbeddingRequest,
     ChatCompletion,
     EmbeddingList,
@@ -121,6 +126,7 @@ def render(version: str) -> bytes:
 def document(version: str) -> dict[str, Any]:  # Any: a JSON document
     """The document."""
     (_, schemas) = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    schemas["ChatRequest"]["properties"] |= _extras(schemas.pop("Extras")["properties"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -148,6 +154,16 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
             },
         },
     }
+
+
+def _extras(properties: dict[str, Any]) -> dict[str, Any]:
+    """Parameters beyond OpenAI's, with the engines that understand them."""
+    engines = {"vllm": "vLLM", "llama": "llama.cpp"}
+    described = {}
+    for name, schema in properties.items():
+        who = " and ".join(engines[dialect] for dialect, known in UNDERSTOOD.items() if name in known)
+        described[name] = {**schema, "description": f"Honoured by {who}; refused where others serve."}
+    return described
 
 
 def _paths() -> dict[str, Any]:

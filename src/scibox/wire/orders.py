@@ -6,11 +6,11 @@ other words for it, and the `Reading` says how to undo that in the answer, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scibox.core.types import Call, Dialect, Thinking
 
-from . import chat, embeddings
+from . import chat, embeddings, extras, reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,9 @@ class Reading:
 
     wants_usage: bool = True
     thinking: Thinking = "none"
+    choices: int = 1
+    is_text: bool = True  # words, not vectors
+    has_stop_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,17 @@ class Order:
 
 
 def order(call: Call, target: Target) -> Order:
-    """The request for this replica."""
+    """The request for this replica; `InvalidRequest` names a parameter that it does not understand."""
     if call.kind == "embedding":
-        return Order(call.path, embeddings.render(call, target.model), Reading())
-    reading = Reading(wants_usage=call.wants_usage, thinking=target.thinking)
-    return Order(call.path, chat.render(call, target.model), reading)
+        return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False))
+    reading = Reading(
+        wants_usage=call.wants_usage,
+        thinking=reasoning.expected(call, target.thinking, target.model),
+        choices=call.n,
+        has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
+    )
+    fields = extras.render(call.fields, target.dialect, call.model)
+    if target.dialect == "llama" and call.path == "/chat/completions":
+        # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
+        fields["reasoning_format"] = b'"none"'
+    return Order(call.path, chat.render(replace(call, fields=fields), target.model), reading)

@@ -1,0 +1,59 @@
+"""What remote replicas say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from scibox.core.types import Dialect
+from scibox.engines.fake import FakeEngine
+from scibox.router.discovery import discover
+from scibox.router.replica import Replica
+from scibox.upstream.address import Address
+from scibox.upstream.client import Client
+
+
+@asynccontextmanager
+async def engine(owned_by: str) -> AsyncIterator[tuple[FakeEngine, Address]]:
+    async with FakeEngine("http://127.0.0.1:0", name="m", context=4096, owned_by=owned_by) as fake:
+        yield fake, Address.parse(f"{fake.address}/v1")
+
+
+@pytest.mark.parametrize(
+    ("owned_by", "name", "dialect", "context"),
+    [
+        ("vllm", "m", "vllm", 4096),
+        ("llamacpp", "m", "llama", 4096),
+        ("somebody", "m", "openai", 4096),
+        ("vllm", "another", "openai", None),
+    ],
+)
+async def test_dialect_and_context_are_told(
+    owned_by: str, name: str, dialect: Dialect, context: int | None
+) -> None:
+    async with engine(owned_by) as (_, address):
+        replica = Replica(address, name, dialect=None)
+        await discover(Client(1.0), [replica])
+
+    assert (replica.dialect, replica.context) == (dialect, context)
+
+
+async def test_what_the_operator_states_stays() -> None:
+    async with engine("llamacpp") as (fake, address):
+        stated = Replica(address, "m", context=100, dialect="vllm")
+        half = Replica(address, "m", context=100, dialect=None)
+        await discover(Client(1.0), [stated, half])
+
+    assert (stated.dialect, stated.context, half.dialect, half.context) == ("vllm", 100, "llama", 100)
+    assert len(fake.requests) == 1
+
+
+async def test_a_server_without_the_list_is_not_asked_again() -> None:
+    async with engine("vllm") as (fake, _):
+        replica = Replica(Address.parse(f"{fake.address}/other"), "m", dialect=None)
+        await asyncio.wait_for(discover(Client(1.0), [replica]), 2)
+
+    assert replica.dialect == "openai"
