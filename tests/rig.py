@@ -15,7 +15,7 @@ import httpx
 
 from scibox.core import secret
 from scibox.core.events import CallEnded, Event
-from scibox.core.types import Key, ModelCard
+from scibox.core.types import Dialect, Key, ModelCard
 from scibox.engines.fake import FakeEngine
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
@@ -89,6 +89,7 @@ async def rig(
     tokenizer: Literal["llama", "vllm"] | None = "llama",
     patience: Patience | None = None,
     cors_origins: tuple[str, ...] = ("*",),
+    dialect: Dialect = "openai",
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
@@ -107,7 +108,7 @@ async def rig(
                     context,
                     not remote,
                     counts=tokenizer == "llama",
-                    dialect="vllm" if tokenizer == "vllm" else "openai",
+                    dialect="vllm" if tokenizer == "vllm" else dialect,
                 )
                 for context in (8192, 512)
             )

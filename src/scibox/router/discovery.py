@@ -1,4 +1,4 @@
-"""What remote replicas say of themselves: the context of their model, from `GET /v1/models`."""
+"""What replicas say of themselves: remote ones their context, a llama-server what its chat template can."""
 
 from __future__ import annotations
 
@@ -29,6 +29,28 @@ class _Model(Struct):
 
 class _Models(Struct):
     data: list[_Model]
+
+
+class _Caps(Struct, frozen=True):
+    supports_tools: bool = False
+
+
+class _Props(Struct):
+    chat_template_caps: _Caps = _Caps()
+
+
+async def learn(client: Client, replica: Replica) -> None:
+    """Ask a llama-server that is ready what its chat template can; unanswered, the humbler guess stays."""
+    exchange = client.exchange(replica.address, "GET", f"{replica.address.root}/props", secret=replica.secret)
+    try:
+        async with asyncio.timeout(RETRY_S):
+            await exchange.open()
+            props = msgspec.json.decode(await exchange.read_all(), type=_Props)
+    except (SciBoxError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        return
+    finally:
+        exchange.close()
+    replica.has_tools = props.chat_template_caps.supports_tools
 
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:

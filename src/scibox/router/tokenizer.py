@@ -56,7 +56,7 @@ class Tokenizer:
         text, special = wanted.prompt, wanted.adds_special
         if wanted.call is not None:
             # The template has written most special tokens out; llama.cpp adds the first one when it splits.
-            template = tokenize.template_order(wanted.call)
+            template = tokenize.template_order(wanted.call, replica.target)
             text, special = tokenize.read_prompt(await self._post(replica, "/apply-template", template)), True
         order = tokenize.llama_order(text, special=special, texts=wanted.wants_texts)
         answer = await self._post(replica, "/tokenize", order)

@@ -23,7 +23,9 @@ from scibox.core.errors import (
 from scibox.core.types import Chunk, Usage
 
 from . import sse
+from .called import Calls
 from .orders import Reading
+from .tidy import Tidy
 
 
 class _Usage(Struct):
@@ -115,7 +117,10 @@ class Stream:
 
 def filters(reading: Reading) -> list[Filter]:
     """What stands between a replica's words and the client's, in the order that an answer passes it."""
-    return []
+    undo = reading.undo
+    if undo is None:
+        return []
+    return [Tidy(undo), Calls(is_forced=undo.calls == "all")] if undo.calls != "none" else [Tidy(undo)]
 
 
 def _through(stages: list[Filter], data: bytes) -> list[bytes]:
