@@ -30,9 +30,10 @@ def test_a_stream_passes_byte_for_byte() -> None:
 
 
 def test_an_event_that_need_not_change_is_not_decoded() -> None:
-    no_json = sse.render(b'{"choices": [ this was never JSON ]}')
+    """But for the first one, which tells whether this is a stream of answers at all."""
+    no_json = sse.render(b'{"choices": [{"delta": this was never JSON }]}')
 
-    [chunk] = answers.Stream(Reading()).feed(no_json)
+    [_, chunk] = answers.Stream(Reading()).feed(sse.render(DELTA) + no_json)
 
     assert chunk.data == no_json
 

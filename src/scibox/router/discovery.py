@@ -1,4 +1,4 @@
-"""What remote replicas say of themselves in `GET /v1/models`: what they are, and their model's context."""
+"""What replicas say of themselves: what they are, their model's context, what a chat template can."""
 
 from __future__ import annotations
 
@@ -35,6 +35,28 @@ class _Model(Struct):
 
 class _Models(Struct):
     data: list[_Model]
+
+
+class _Caps(Struct, frozen=True):
+    supports_tools: bool = False
+
+
+class _Props(Struct):
+    chat_template_caps: _Caps = _Caps()
+
+
+async def ask_template(client: Client, replica: Replica) -> None:
+    """Ask a llama-server that is ready what its chat template can; unanswered, the humbler guess stays."""
+    exchange = client.exchange(replica.address, "GET", f"{replica.address.root}/props", secret=replica.secret)
+    try:
+        async with asyncio.timeout(RETRY_S):
+            await exchange.open()
+            props = msgspec.json.decode(await exchange.read_all(), type=_Props)
+    except (SciBoxError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        return
+    finally:
+        exchange.close()
+    replica.has_tools = props.chat_template_caps.supports_tools
 
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:

@@ -25,9 +25,11 @@ from scibox.core.errors import (
 from scibox.core.types import Chunk, Usage
 
 from . import sse
+from .called import Calls
 from .clean import Clean
 from .orders import Reading
 from .reasoning import Reasoning
+from .tidy import Tidy
 
 
 class _Usage(Struct):
@@ -151,8 +153,13 @@ def _is_unusual(data: bytes) -> bool:
 def filters(reading: Reading) -> list[Filter]:
     """What stands between a replica's words and the client's, in the order that an answer passes it."""
     stages: list[Filter] = [Clean()] if reading.is_text else []
+    undo = reading.undo
+    if undo is not None:
+        stages.append(Tidy(undo))
     if reading.thinking != "none":
         stages.append(Reasoning(reading.thinking, reading.choices, reading.has_stop_words))
+    if undo is not None and undo.calls != "none":  # after reasoning: a call that is only thought of is none
+        stages.append(Calls(is_forced=undo.calls == "all"))
     return stages
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from scibox.core.types import Call, Dialect, Thinking
 
-from . import chat, embeddings, extras, reasoning
+from . import body, chat, embeddings, extras, llama, reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Reading:
     choices: int = 1
     is_text: bool = True  # words, not vectors
     has_stop_words: bool = False
+    undo: llama.Undo | None = None  # of llama-server's answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,29 @@ def order(call: Call, target: Target) -> Order:
         choices=call.n,
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
-    fields = extras.render(call.fields, target.dialect, call.model)
-    if target.dialect == "llama" and call.path == "/chat/completions":
-        # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
-        fields["reasoning_format"] = b'"none"'
-    return Order(call.path, chat.render(replace(call, fields=fields), target.model), reading)
+    sent = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
+    if target.dialect == "llama" and call.path == chat.PATH:
+        return _to_llama(sent, target, reading)
+    return Order(call.path, chat.render(sent, target.model), reading)
+
+
+def _to_llama(call: Call, target: Target, reading: Reading) -> Order:
+    fields, undo = llama.render(call, target.model, has_tools=target.has_tools)
+    # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
+    fields["reasoning_format"] = b'"none"'
+    is_bound = "grammar" in fields or undo.prefix  # then no block can have been opened
+    thinking = "auto" if is_bound and reading.thinking == "opened" else reading.thinking
+    return Order(call.path, body.encode(fields), replace(reading, undo=undo, thinking=thinking))
+
+
+def split(call: Call) -> tuple[Call, ...]:
+    """The same call once for each of its choices; with a seed, choice i has the seed plus i."""
+    if call.n == 1:
+        return (call,)
+    fields = {name: raw for name, raw in call.fields.items() if name != "n"}
+    seed = fields.get("seed", b"null")
+    calls = []
+    for index in range(call.n):
+        own = {} if seed == b"null" else {"seed": b"%d" % (msgspec.json.decode(seed, type=int) + index)}
+        calls.append(replace(call, fields=fields | own, n=1))
+    return tuple(calls)
