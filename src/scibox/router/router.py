@@ -22,8 +22,9 @@ from scibox.core.errors import (
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import Client, Exchange
 from scibox.wire import answers
-from scibox.wire.orders import Order, order
+from scibox.wire.orders import Order, order, split
 
+from .choices import merged
 from .counting import refuse_too_long
 from .learning import learn
 from .replica import Replica, Route
@@ -58,7 +59,7 @@ class Router:
         for replica in route.replicas:
             has_begun = False
             try:
-                async with aclosing(self._patiently(call, replica, ends_at)) as chunks:
+                async with aclosing(self._choices(call, replica, ends_at)) as chunks:
                     async for chunk in chunks:
                         has_begun = True
                         yield chunk
@@ -68,6 +69,12 @@ class Router:
                     raise
                 failure = error
         raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
+
+    def _choices(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+        """The answer of one replica; llama-server is asked for one choice at a time."""
+        if call.n == 1 or replica.dialect != "llama":
+            return self._patiently(call, replica, ends_at)
+        return merged(split(call), lambda one: self._patiently(one, replica, ends_at))
 
     async def _patiently(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
         """Attempts on one replica: a child of ours that is being restarted is waited for.

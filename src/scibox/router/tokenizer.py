@@ -63,7 +63,7 @@ class Tokenizer:
 
     async def prompt(self, call: Call, replica: Replica) -> str:
         """A dialogue as the chat template of a llama-server writes it."""
-        order = tokenize.template_order(call)
+        order = tokenize.template_order(call, replica.target)
         return tokenize.read_prompt(await self._post(replica, "/apply-template", order))
 
     async def _text(self, ids: Sequence[int], replica: Replica) -> str:

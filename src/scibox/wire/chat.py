@@ -169,6 +169,7 @@ class ChatRequest(Struct):
     function_call: Annotated[None, Meta(description="Refused. The older name of `tool_choice`.")] = None
 
 
+PATH = "/chat/completions"
 KNOWN = frozenset(ChatRequest.__struct_fields__)
 _ACCEPTED = KNOWN | extras.NAMES
 # What concerns OpenAI's own service, and what has been checked to ask for nothing.
@@ -214,7 +215,7 @@ def parse(request_id: str, raw: bytes) -> Call:
         request_id=request_id,
         kind="chat",
         model=request.model,
-        path="/chat/completions",
+        path=PATH,
         fields=fields,
         stream=bool(request.stream),
         wants_usage=bool(options and options.include_usage),
@@ -225,7 +226,12 @@ def parse(request_id: str, raw: bytes) -> Call:
 
 
 def render(call: Call, model: str) -> bytes:
-    """The body for a replica that knows the model as `model`; usage is always asked for, to account."""
+    """The body for a replica that knows the model as `model`."""
+    return body.encode(outgoing(call, model))
+
+
+def outgoing(call: Call, model: str) -> dict[str, bytes]:
+    """The fields for a replica that knows the model as `model`; usage is always asked for, to account."""
     fields = {name: raw for name, raw in call.fields.items() if name not in _KEPT_HERE and raw != b"null"}
     fields["model"] = msgspec.json.encode(model)
     limit = fields.pop("max_completion_tokens", None)
@@ -235,7 +241,7 @@ def render(call: Call, model: str) -> bytes:
         fields["stream_options"] = b'{"include_usage":true}'
     else:
         fields.pop("stream_options", None)
-    return body.encode(fields)
+    return fields
 
 
 def least_bytes(call: Call) -> int:

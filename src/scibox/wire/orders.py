@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from scibox.core.types import Call, Dialect, Thinking
+import msgspec
 
-from . import chat, embeddings, extras, reasoning
+from scibox.core.types import Call, Thinking
 
+from . import body, chat, embeddings, extras, llama, reasoning
+from .target import Target
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What must be known of a replica to write to it."""
-
-    model: str  # the name it is known by there
-    dialect: Dialect = "openai"
-    has_tools: bool = True  # its chat template shows tools to the model
-    thinking: Thinking = "auto"
+__all__ = ["Order", "Reading", "Target", "order", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +27,7 @@ class Reading:
     choices: int = 1
     is_text: bool = True  # words, not vectors
     has_stop_words: bool = False
+    undo: llama.Undo | None = None  # of llama-server's answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +49,24 @@ def order(call: Call, target: Target) -> Order:
         choices=call.n,
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
-    fields = extras.render(call.fields, target.dialect, call.model)
-    if target.dialect == "llama" and call.path == "/chat/completions":
-        # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
-        fields["reasoning_format"] = b'"none"'
-    return Order(call.path, chat.render(replace(call, fields=fields), target.model), reading)
+    call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
+    if target.dialect != "llama" or call.path != chat.PATH:
+        return Order(call.path, chat.render(call, target.model), reading)
+    fields, undo = llama.render(call, target)
+    # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
+    fields["reasoning_format"] = b'"none"'
+    thinking: Thinking = "none" if undo.is_bound else reading.thinking
+    return Order(call.path, body.encode(fields), replace(reading, thinking=thinking, undo=undo))
+
+
+def split(call: Call) -> tuple[Call, ...]:
+    """The same call once for each of its choices; with a seed, choice i has the seed plus i."""
+    if call.n == 1:
+        return (call,)
+    fields = {name: raw for name, raw in call.fields.items() if name != "n"}
+    seed = fields.get("seed", b"null")
+    calls = []
+    for index in range(call.n):
+        own = {} if seed == b"null" else {"seed": b"%d" % (msgspec.json.decode(seed, type=int) + index)}
+        calls.append(replace(call, fields=fields | own, n=1))
+    return tuple(calls)

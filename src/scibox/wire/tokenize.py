@@ -16,8 +16,9 @@ from msgspec import Meta, Struct
 from scibox.core.errors import BodyTooLarge, InvalidRequest, UpstreamBroken
 from scibox.core.types import Call
 
-from . import body, chat
+from . import body, chat, llama
 from .messages import AssistantMessage, Message
+from .target import Target
 
 # Splitting runs in an engine's own threads beside its work: a text ten times any context is enough.
 MAX_TEXT_BYTES = 2 * 2**20
@@ -144,9 +145,12 @@ def render_text(text: str) -> bytes:
 # To replicas
 
 
-def template_order(call: Call) -> bytes:
-    """A body for llama-server's `/apply-template`."""
-    return body.encode({name: call.fields[name] for name in TEMPLATE_FIELDS if name in call.fields})
+def template_order(call: Call, target: Target) -> bytes:
+    """A body for llama-server's `/apply-template`: the messages as the call itself would be sent."""
+    fields = call.fields
+    if target.dialect == "llama":
+        fields, _ = llama.render(call, target)
+    return body.encode({name: fields[name] for name in TEMPLATE_FIELDS if name in fields})
 
 
 def llama_order(text: str, *, special: bool, texts: bool) -> bytes:
