@@ -1,10 +1,15 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scibox.core.errors import UpstreamBroken
+from scibox.wire import answers, sse
 from scibox.wire.called import Arguments, Begun, CallReader, Calls, Piece, Text
+from scibox.wire.llama import Undo
+from scibox.wire.orders import Reading
 
 ONE = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Pa}\\"{ris\\\\", "l": [{}]}}\n</tool_call>'
 TWO = '<tool_call>\n{"name": "say \\"hi\\"", "arguments": {}}\n</tool_call>'
@@ -191,3 +196,34 @@ def test_where_only_calls_can_be_a_piece_of_one_is_no_text() -> None:
     assert whole("<tool_c", "length", is_forced=True)["message"] == {"role": "assistant", "content": ""}
     events = played(chunk({"content": "<tool_c"}), chunk({}, "length"), is_forced=True)
     assert [event["delta"] for event in events] == [{}]
+
+
+LLAMA = Reading(undo=Undo("begun", "some", 1))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b'{"delta": x}',
+        b'{"choices":[{"delta":5}]}',
+        b'{"choices":[{"delta":{"content":5}}]}',
+        b'{"choices":[5],"delta":1}',
+        b'{"choices":[{"delta":{},"logprobs":{"content":[{}]}}]}',
+        b'{"choices":[{"delta":{}}],"d":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_what_cannot_be_read_is_the_replicas_fault(garbage: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        list(answers.Stream(LLAMA).feed(sse.render(garbage)))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b'{"choices":[{"message":{"content":5},"finish_reason":"stop"}],"id":"x"}',
+        b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop","logprobs":[]}],"id":"x"}',
+    ],
+)
+def test_a_whole_answer_that_cannot_be_read_is_the_replicas_fault(garbage: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        answers.whole(garbage, LLAMA)

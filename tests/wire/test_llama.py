@@ -29,8 +29,9 @@ def called(**fields: object) -> Call:
     return chat.parse("r", json.dumps({"model": "m", "messages": HI, **fields}).encode())
 
 
-def sent(has_tools: bool = False, **fields: object) -> tuple[dict[str, Any], Undo]:
-    rendered, undo = render(called(**fields), "there", has_tools=has_tools)
+def sent(has_tools: bool = False, is_hermes: bool = False, **fields: object) -> tuple[dict[str, Any], Undo]:
+    target = Target("there", "llama", has_tools=has_tools, is_hermes=is_hermes)
+    rendered, undo = render(called(**fields), target)
     return json.loads(body.encode(rendered)), undo
 
 
@@ -113,6 +114,27 @@ def test_forced_calls_are_described_and_forced_whatever_the_template_shows(
     assert undo.calls == "all"
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_a_template_of_the_same_form_shows_the_tools_itself(choice: str) -> None:
+    fields, undo = sent(True, True, tools=[TOOL], tool_choice=choice)
+
+    assert fields["messages"] == HI
+    assert fields["chat_template_kwargs"]["tools"] == [TOOL]
+    assert "tool0" in fields["grammar"]
+    assert "tools" not in fields
+    assert undo.calls == ("some" if choice == "auto" else "all")
+
+
+def test_words_beside_tools_may_follow_reasoning() -> None:
+    fields, undo = sent(tools=[TOOL])
+    assert not undo.is_bound
+    assert "chat_template_kwargs" not in fields
+
+    fields, undo = sent(tools=[TOOL], tool_choice="required")
+    assert undo.is_bound
+    assert fields["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 def test_instructions_join_the_callers_system_message() -> None:
     messages = [{"role": "system", "content": "Be kind."}, *HI]
     fields, _ = sent(messages=messages, tools=[TOOL])
@@ -189,7 +211,7 @@ def test_all_ways_to_constrain_are_one_grammar(ways: dict[str, object]) -> None:
 
     assert fields["grammar"].startswith('%llguidance {}\nstart: %json {"type":"object"')
     assert not ways.keys() & fields.keys()
-    assert undo == Undo()
+    assert undo == Undo(is_bound=True)
 
 
 def test_an_answer_with_a_form_or_a_beginning_has_no_room_for_reasoning() -> None:

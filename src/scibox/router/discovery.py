@@ -1,4 +1,4 @@
-"""What replicas say of themselves: what they are, their model's context, what a chat template can."""
+"""What replicas say of themselves: remote ones in `GET /v1/models`, a llama-server in `GET /props`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 from scibox.core.errors import SciBoxError
 from scibox.core.types import Dialect
 from scibox.upstream.client import Client
+from scibox.wire.offers import is_hermes
 
 from .replica import Replica
 
@@ -42,21 +43,25 @@ class _Caps(Struct, frozen=True):
 
 
 class _Props(Struct):
+    chat_template: str = ""
     chat_template_caps: _Caps = _Caps()
 
 
 async def ask_template(client: Client, replica: Replica) -> None:
-    """Ask a llama-server that is ready what its chat template can; unanswered, the humbler guess stays."""
+    """Ask a llama-server whether its chat template shows tools; raises where it cannot be reached."""
     exchange = client.exchange(replica.address, "GET", f"{replica.address.root}/props", secret=replica.secret)
     try:
-        async with asyncio.timeout(RETRY_S):
+        async with asyncio.timeout(ASK_S):
             await exchange.open()
+            if exchange.status == 503:  # it loads its weights
+                return
             props = msgspec.json.decode(await exchange.read_all(), type=_Props)
-    except (SciBoxError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+    except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         return
     finally:
         exchange.close()
     replica.has_tools = props.chat_template_caps.supports_tools
+    replica.is_hermes = replica.has_tools and is_hermes(props.chat_template)
 
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:

@@ -11,7 +11,7 @@ from scibox.wire import extras
 from scibox.wire.orders import Target
 from scibox.wire.parting import OPEN
 
-from .discovery import ask
+from .discovery import ask, ask_template
 from .replica import Replica
 from .tokenizer import Tokenizer
 
@@ -30,6 +30,8 @@ async def learn(client: Client, tokenizer: Tokenizer, call: Call, replica: Repli
                 "The model server cannot be asked now what it understands; try again in a few seconds.",
                 retry_after_s=2,
             )
+    if replica.dialect == "llama" and replica.has_tools is None:
+        await ask_template(client, replica)
     thinking = replica.thinking or await _read_template(tokenizer, call, replica)
     return replace(replica.target, thinking=thinking)
 

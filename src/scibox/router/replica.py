@@ -21,7 +21,8 @@ class Replica:
     is_local: bool = False  # a child of ours: it comes back when it dies
     counts: bool = False  # has a tokenizer of its own, to be asked as llama-server's is
     dialect: Dialect | None = "openai"  # None: still to be asked
-    has_tools: bool = True  # its chat template shows tools to the model
+    has_tools: bool | None = None  # its chat template shows tools to the model; None: a llama-server is asked
+    is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
@@ -29,7 +30,9 @@ class Replica:
     @property
     def target(self) -> Target:
         """What must be known of it to write to it."""
-        return Target(self.model, self.dialect or "openai", self.has_tools, self.thinking or "auto")
+        dialect = self.dialect or "openai"
+        has_tools = dialect != "llama" if self.has_tools is None else self.has_tools
+        return Target(self.model, dialect, has_tools, self.thinking or "auto", self.is_hermes)
 
     @property
     def tokenizer(self) -> Literal["llama", "vllm"] | None:

@@ -69,6 +69,15 @@ _FINAL_EVENTS = 8
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _answers = msgspec.json.Decoder(_Answer)
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
+# What a filter meets in an answer of another shape than the replica's own documents give it.
+_UNREADABLE = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 _CUT = "The model server broke off in the middle of the answer; what came so far is not complete. Try again."
 
 
@@ -152,24 +161,27 @@ def _is_unusual(data: bytes) -> bool:
 
 def filters(reading: Reading) -> list[Filter]:
     """What stands between a replica's words and the client's, in the order that an answer passes it."""
-    stages: list[Filter] = [Clean()] if reading.is_text else []
     undo = reading.undo
-    if undo is not None:
-        stages.append(Tidy(undo))
+    stages: list[Filter] = [] if undo is None else [Tidy(undo)]
+    if reading.is_text:
+        stages.append(Clean())
     if reading.thinking != "none":
         stages.append(Reasoning(reading.thinking, reading.choices, reading.has_stop_words))
-    if undo is not None and undo.calls != "none":  # after reasoning: a call that is only thought of is none
+    if undo is not None and undo.calls != "none":
         stages.append(Calls(is_forced=undo.calls == "all"))
     return stages
 
 
 def _through(stages: list[Filter], data: bytes) -> list[bytes]:
     events = [data]
-    for stage in stages:
-        if len(events) == 1:  # nearly always, and then twice as fast
-            events = stage.event(events[0])
-        else:
-            events = [kept for event in events for kept in stage.event(event)]
+    try:
+        for stage in stages:
+            if len(events) == 1:  # nearly always, and then twice as fast
+                events = stage.event(events[0])
+            else:
+                events = [kept for event in events for kept in stage.event(event)]
+    except _UNREADABLE:
+        raise UpstreamBroken(_BROKEN) from None
     return events
 
 
@@ -180,8 +192,11 @@ def whole(body: bytes, reading: Reading) -> Chunk:
         raise UpstreamBroken(_BROKEN)
     if any(choice.message is None and choice.text is None for choice in answer.choices or ()):
         raise UpstreamBroken(_BROKEN)
-    for stage in filters(reading):
-        body = stage.whole(body)
+    try:
+        for stage in filters(reading):
+            body = stage.whole(body)
+    except _UNREADABLE:
+        raise UpstreamBroken(_BROKEN) from None
     return Chunk(body, _usage(answer.usage) if answer.usage else Usage())
 
 

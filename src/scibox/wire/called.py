@@ -182,7 +182,7 @@ class Calls:
         chunk: Json = msgspec.json.decode(data)
         if not chunk["choices"]:
             return [data]
-        [choice] = chunk["choices"]
+        choice = chunk["choices"][0]  # there is one: n is split
         delta, ended = choice["delta"], choice.get("finish_reason")
         text = delta.pop("content", None)
         if "role" in delta:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Raw
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
@@ -19,6 +20,7 @@ from . import chat, dialogue, grammar, schemas
 from .constraints import FIELDS as CONSTRAINING
 from .constraints import Choice, Constraint, Grammar, Json, Regex, constraint
 from .offers import Offer, instructions, offer
+from .target import Target
 
 _OFFERING = ("tools", "tool_choice", "parallel_tool_calls")
 _NATIVE_SEEDS = 2**32 - 1  # seeds are 32 bits there, and the last of them means "any"
@@ -30,42 +32,50 @@ class Undo:
 
     `prefix`: the text that was continued, which a whole answer begins with again. `calls`: whether calls of
     tools stand in the text, and whether nothing else does. `top_logprobs`: how many alternatives were wanted.
+    `is_bound`: a fixed form or a beginning leaves no room for reasoning.
     """
 
     prefix: str = ""
     calls: Literal["none", "some", "all"] = "none"
     top_logprobs: int | None = None
+    is_bound: bool = False
 
 
-def render(call: Call, model: str, *, has_tools: bool) -> tuple[dict[str, bytes], Undo]:
+def render(call: Call, target: Target) -> tuple[dict[str, bytes], Undo]:
     """The fields of the request, and how to read its answer; `InvalidRequest` for what cannot be had."""
-    fields = chat.outgoing(call, model)
+    fields = chat.outgoing(call, target.model)
     fields.pop("n", None)  # one choice each: `router/choices.py` asks for the others
-    limits = constraint(call.fields)
-    if limits:
-        _bound(*limits)
+    found = constraint(call.fields)
+    path, limit = found or ("", None)
+    if limit:
+        _bound(path, limit)
     offered = offer(call.fields)
+    _refuse_mixtures(call.fields, limit, offered)
     for name in CONSTRAINING:
         fields.pop(name, None)
-    is_native = has_tools and offered is not None and not offered.must and limits is None
+    # The template's own form of calls, which only the engine knows, cannot be forced, nor text beside it.
+    has_tools, is_hermes = target.has_tools, target.is_hermes
+    is_native = has_tools and not is_hermes and offered is not None and not offered.must and limit is None
     if not is_native:
         for name in _OFFERING:
             fields.pop(name, None)
-    _refuse_mixtures(call.fields, limits[1] if limits else None, offered)
-    told = instructions(offered) if offered and not is_native else None
+    ours = None if is_native else offered
+    if ours and is_hermes:  # the template describes them, in the form that we read
+        _add_variables(fields, tools=[Raw(tool.whole) for tool in ours.tools])
+    told = instructions(ours) if ours and not is_hermes else None
     fields["messages"], prefix = dialogue.render(fields["messages"], has_tools=has_tools, instructions=told)
-    if offered and not is_native:
-        fields["grammar"] = _enforced(_calls(offered, limits[1] if limits else None), "tools")
-    elif limits:
-        fields["grammar"] = _enforced(grammar.of(limits[1]), limits[0])
+    if ours:
+        fields["grammar"] = _enforced(_calls(ours, limit), "tools")
+    elif limit:
+        fields["grammar"] = _enforced(grammar.of(limit), path)
     _continue(fields, prefix)
-    if prefix or "grammar" in fields:
-        _switch_thinking_off(fields)
+    is_bound = bool(prefix or limit or (ours and ours.must))
+    if is_bound:  # templates that have no reasoning ignore it
+        _add_variables(fields, enable_thinking=False)
     top = _logprobs(fields)
     _seed(fields)
-    if offered and not is_native:
-        return fields, Undo(prefix, "all" if offered.must else "some", top)
-    return fields, Undo(prefix, "none", top)
+    calls: Literal["none", "some", "all"] = "none" if ours is None else "all" if ours.must else "some"
+    return fields, Undo(prefix, calls, top, is_bound)
 
 
 def _bound(path: str, limit: Constraint) -> None:
@@ -111,10 +121,10 @@ def _refuse_mixtures(fields: dict[str, bytes], limit: Constraint | None, offered
         )
 
 
-def _switch_thinking_off(fields: dict[str, bytes]) -> None:
-    """A constrained or continued answer has no room for reasoning; templates that have none ignore it."""
+def _add_variables(fields: dict[str, bytes], **more: object) -> None:
+    """Give the chat template variables, over those of the caller."""
     given: dict[str, Any] = msgspec.json.decode(fields.get("chat_template_kwargs", b"null")) or {}
-    fields["chat_template_kwargs"] = msgspec.json.encode(given | {"enable_thinking": False})
+    fields["chat_template_kwargs"] = msgspec.json.encode(given | more)
 
 
 def _continue(fields: dict[str, bytes], prefix: str) -> None:
@@ -148,6 +158,7 @@ def _logprobs(fields: dict[str, bytes]) -> int | None:
 
 
 def _seed(fields: dict[str, bytes]) -> None:
+    """A seed of its kind, and what makes it give the same text again."""
     if fields.get("seed", b"null") != b"null":
         fields["seed"] = b"%d" % (msgspec.json.decode(fields["seed"], type=int) % _NATIVE_SEEDS)
         # A prompt that is computed in other pieces gives other last digits, and soon another text.

@@ -16,14 +16,21 @@ from .grammar import CALL_BEGINS, CALL_ENDS, MAX_CALLS
 from .tools import NamedChoice, ToolChoice, Tools
 from .tools import Tool as Given
 
+_ARGUMENTS = '"arguments": '  # as signs of a template's text; others write parameters in tags
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function: its name, the schema of its arguments, and all of it as one line of JSON."""
+    """A function: its name, the schema of its arguments, and all of it, as JSON."""
 
     name: str
     parameters: bytes
-    line: bytes
+    function: bytes
+
+    @property
+    def whole(self) -> bytes:
+        """As OpenAI writes it."""
+        return b'{"type":"function","function":' + self.function + b"}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def offer(fields: Mapping[str, bytes]) -> Offer | None:
 
 def instructions(offered: Offer) -> str:
     """What the model is told of the tools."""
-    lines = "\n".join(tool.line.decode() for tool in offered.tools)
+    lines = "\n".join(tool.function.decode() for tool in offered.tools)
     shape = f'{CALL_BEGINS}{{"name": <name>, "arguments": <arguments as JSON>}}{CALL_ENDS}'
     if not offered.must:
         when = "If a function helps to answer, call it in this form; else answer in plain words:"
@@ -63,6 +70,11 @@ def instructions(offered: Offer) -> str:
     else:
         when = "Call a function now, in this form:"
     return f"You can call these functions:\n{lines}\n{when}\n{shape}"
+
+
+def is_hermes(template: str) -> bool:
+    """Whether a chat template writes calls in the form that is described here."""
+    return CALL_BEGINS.strip() in template and CALL_ENDS.strip() in template and _ARGUMENTS in template
 
 
 def told_call(name: str, arguments: str) -> str:
@@ -83,5 +95,5 @@ def _tool(tool: Given) -> Tool:
     # Without parameters there are no arguments; a schema that says only "object" leaves them free.
     parameters = {"type": "object"} | (schema or {"properties": {}})
     told = {"name": function.name, "description": function.description, "parameters": parameters}
-    line = {name: value for name, value in told.items() if value is not None}
-    return Tool(function.name, msgspec.json.encode(parameters), msgspec.json.encode(line))
+    shown = {name: value for name, value in told.items() if value is not None}
+    return Tool(function.name, msgspec.json.encode(parameters), msgspec.json.encode(shown))

@@ -10,19 +10,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from scibox.core.types import Call, Dialect, Thinking
+from scibox.core.types import Call, Thinking
 
 from . import body, chat, embeddings, extras, llama, reasoning
+from .target import Target
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What must be known of a replica to write to it."""
-
-    model: str  # the name it is known by there
-    dialect: Dialect = "openai"
-    has_tools: bool = True  # its chat template shows tools to the model
-    thinking: Thinking = "auto"
+__all__ = ["Order", "Reading", "Target", "order", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +49,14 @@ def order(call: Call, target: Target) -> Order:
         choices=call.n,
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
-    sent = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
-    if target.dialect == "llama" and call.path == chat.PATH:
-        return _to_llama(sent, target, reading)
-    return Order(call.path, chat.render(sent, target.model), reading)
-
-
-def _to_llama(call: Call, target: Target, reading: Reading) -> Order:
-    fields, undo = llama.render(call, target.model, has_tools=target.has_tools)
+    call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
+    if target.dialect != "llama" or call.path != chat.PATH:
+        return Order(call.path, chat.render(call, target.model), reading)
+    fields, undo = llama.render(call, target)
     # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
     fields["reasoning_format"] = b'"none"'
-    is_bound = "grammar" in fields or undo.prefix  # then no block can have been opened
-    thinking = "auto" if is_bound and reading.thinking == "opened" else reading.thinking
-    return Order(call.path, body.encode(fields), replace(reading, undo=undo, thinking=thinking))
+    thinking: Thinking = "none" if undo.is_bound else reading.thinking
+    return Order(call.path, body.encode(fields), replace(reading, thinking=thinking, undo=undo))
 
 
 def split(call: Call) -> tuple[Call, ...]:

@@ -18,7 +18,7 @@ from scibox.core.types import Call
 
 from . import body, chat, llama
 from .messages import AssistantMessage, Message
-from .orders import Target
+from .target import Target
 
 # Splitting runs in an engine's own threads beside its work: a text ten times any context is enough.
 MAX_TEXT_BYTES = 2 * 2**20
@@ -149,7 +149,7 @@ def template_order(call: Call, target: Target) -> bytes:
     """A body for llama-server's `/apply-template`: the messages as the call itself would be sent."""
     fields = call.fields
     if target.dialect == "llama":
-        fields, _ = llama.render(call, target.model, has_tools=target.has_tools)
+        fields, _ = llama.render(call, target)
     return body.encode({name: fields[name] for name in TEMPLATE_FIELDS if name in fields})
 
 
