@@ -36,7 +36,7 @@ from scibox.models.progress import progress_on
 from scibox.models.pull import pull
 from scibox.models.ready import Weights, local
 from scibox.observe.log import Log
-from scibox.router.discovery import ask_template, discover
+from scibox.router.discovery import discover
 from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.service import admin
@@ -148,8 +148,6 @@ class Box:
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._children))
-        own = (replica for route in self._routes for replica in route.replicas if replica.is_local)
-        await asyncio.gather(*(ask_template(self._client, each) for each in own if each.dialect == "llama"))
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
@@ -203,7 +201,6 @@ class Box:
         path = self._sockets / f"{len(self._children)}.sock"
         command, context = self._command(model, deployment, path)
         self._children.append(Supervisor(model.name, command, path, report=self._note))
-        is_llama = deployment.engine == "llama"
         return Replica(
             address=Address.parse(f"unix:{path}"),
             model=model.name,
@@ -212,7 +209,6 @@ class Box:
             counts=True,
             dialect=_DIALECTS.get(deployment.engine or "", "openai"),
             thinking=_thinking(model, deployment),
-            has_tools=not is_llama,  # until it is ready and says so
         )
 
     def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:

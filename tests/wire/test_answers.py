@@ -216,3 +216,13 @@ def test_an_answer_without_an_answer_is_an_error(body: bytes) -> None:
 
 def test_vectors_are_not_searched() -> None:
     assert answers.filters(Reading(is_text=False)) == []
+
+
+def test_bytes_that_are_no_utf8_are_never_passed_on() -> None:
+    broken = DELTA.replace(b'"hi"', b'"\xff"')
+    assert broken != DELTA
+
+    with pytest.raises(UpstreamBroken):
+        list(answers.Stream(Reading()).feed(sse.render(broken)))
+    with pytest.raises(UpstreamBroken):
+        answers.whole(b'{"id":"\xff","choices":[{"message":{"content":"a"}}]}', Reading())

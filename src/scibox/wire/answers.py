@@ -127,6 +127,7 @@ class Stream:
     def _chunks(self, data: bytes) -> Iterator[Chunk]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
+        _refuse_bad_utf8(data)
         if b"\n" in data:  # legal JSON over several data lines; clients read one line
             data = data.replace(b"\n", b" ")
         usage = None
@@ -185,8 +186,18 @@ def _through(stages: list[Filter], data: bytes) -> list[bytes]:
     return events
 
 
+def _refuse_bad_utf8(data: bytes) -> None:
+    """The decoder of JSON skips strings that nobody asks for; the client's would stumble over them."""
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise UpstreamBroken(_BROKEN) from None
+
+
 def whole(body: bytes, reading: Reading) -> Chunk:
     """A non-streamed answer, checked to be one."""
+    _refuse_bad_utf8(body)
     answer = _decode(body)
     if answer.error is not None or not (answer.choices or answer.data):
         raise UpstreamBroken(_BROKEN)
