@@ -1,4 +1,4 @@
-"""What a chat request and a streamed event cost in `wire/`: CPU of parse and order, and of relaying.
+"""What a chat request costs in `wire/`: CPU of parse and order (an event of the answer: `bench/events.py`).
 
     python bench/wire.py
 
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import msgspec
 import orjson
 
-from scibox.wire import answers, chat, schemas, sse
-from scibox.wire.orders import Reading, Target, order
+from scibox.wire import chat, schemas
+from scibox.wire.orders import Target, order
 
 LATIN, CYRILLIC = "a word or two of it, ", "слово за словом, "
 PERSON = {
@@ -89,38 +89,6 @@ def schema() -> None:
     print(f"again {cpu_s(lambda: schemas.check_schema(raw, 'here'), 2_000) * 1e6:.1f} us")
 
 
-def events() -> None:
-    """What one event of a stream costs, as it is relayed: cut out, looked through, passed on."""
-    event = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    delta = {**event, "choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]}
-    last = {**event, "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1_000}}
-    recorded = (
-        sse.render(msgspec.json.encode(delta)) * 1_000 + sse.render(msgspec.json.encode(last)) + sse.DONE
-    )
-    pieces = [recorded[at : at + 1_400] for at in range(0, len(recorded), 1_400)]
-
-    def relay() -> None:
-        stream = answers.Stream(Reading())
-        for piece in pieces:
-            for _ in stream.feed(piece):
-                pass
-        assert stream.finished
-
-    counts = {"decoded": 0}
-    plain = answers._decode
-
-    def counted(data: bytes) -> answers._Answer:
-        counts["decoded"] += 1
-        return plain(data)
-
-    answers._decode = counted
-    relay()
-    answers._decode = plain
-    spent = cpu_s(relay, 20) / 1_001
-    print(f"\na relayed event: {spent * 1e6:.2f} us; JSON decoded {counts['decoded']} times in 1,001 events")
-
-
 if __name__ == "__main__":
     requests()
     schema()
-    events()

@@ -75,6 +75,7 @@ def test_what_json_has_no_number_for_is_named_unless_it_is_only_quoted() -> None
 
     assert refused(head + b'"temperature":NaN}').param == "temperature"
     assert refused(head + b'"seed":Nan}').param == "body"
+    assert refused(b'{"model": oops, "seed": NaN}').param == "body"
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])

@@ -11,8 +11,6 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Raw, field
 
-from scibox.core.errors import InvalidRequest
-
 from . import schemas
 from .body import Strict
 
@@ -53,10 +51,7 @@ def check(wanted: ResponseFormat | None) -> None:
     """Raise `InvalidRequest` for a schema that cannot be enforced."""
     match wanted:
         case JsonSchemaFormat(named):
-            where = "response_format.json_schema.schema"
-            if bytes(named.schema) == b"null":
-                raise InvalidRequest(f"'{where}' is null; give the JSON schema of the answer.", param=where)
-            schemas.check_schema(bytes(named.schema), where)
+            schemas.check_schema(bytes(named.schema), "response_format.json_schema.schema")
         case JsonObjectFormat(schema) if bytes(schema) not in {b"", b"null"}:
             schemas.check_schema(bytes(schema), "response_format.schema")
         case _:
