@@ -216,3 +216,9 @@ def test_an_answer_without_an_answer_is_an_error(body: bytes) -> None:
 
 def test_vectors_are_not_searched() -> None:
     assert answers.filters(Reading(is_text=False)) == []
+
+
+def test_usage_is_never_negative() -> None:
+    body = b'{"choices":[{"message":{}}],"usage":{"prompt_tokens":-5,"completion_tokens":null}}'
+
+    assert answers.whole(body, Reading()).usage == Usage(0, 0)

@@ -246,4 +246,4 @@ def _is_about_context(message: str, code: str) -> bool:
 
 
 def _usage(usage: _Usage) -> Usage:
-    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+    return Usage(max(0, usage.prompt_tokens or 0), max(0, usage.completion_tokens or 0))

@@ -31,6 +31,8 @@ _words = msgspec.json.Decoder(str)
 _whole_number = msgspec.json.Decoder(int)
 _anything = msgspec.json.Decoder()
 _NOTHING = (b"null", b"[]", b"{}")
+# A delta of plain text, nearly every one; it cannot stand inside a string, where quotes are escaped.
+_PLAIN = re.compile(rb'"delta":\{"content":"([^"\\<]*[^"\\<\s])"\}')
 _FREE = (b"null", b'"auto"', b'"none"')  # `tool_choice` that forces nothing
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 
@@ -72,6 +74,7 @@ class Reasoning:
         self._thinking = thinking
         self._has_stop_words = has_stop_words
         self._partings: dict[int, Parting] = {}
+        self._is_alone = choices == 1
         self._undecided = choices
         self._names_it = False  # the upstream's field is `reasoning`
 
@@ -79,6 +82,8 @@ class Reasoning:
         """The event, with its text parted; nothing where all of it is held back."""
         if not self._undecided and not (self._names_it and b'"reasoning"' in data):
             return [data]
+        if self._is_alone and (renamed := self._renamed(data)):
+            return [renamed]
         event = _read(_object, data)
         if _is_empty(event, "choices"):
             return [data]
@@ -101,6 +106,21 @@ class Reasoning:
             return body
         answer["choices"] = _raw(parted)
         return msgspec.json.encode(answer)
+
+    def _renamed(self, data: bytes) -> bytes | None:
+        """An event amid reasoning that needs but another name for its text; None where it may need more."""
+        parting = self._partings.get(0)
+        if parting is None or not parting.is_amid or b'"finish_reason":null' not in data:
+            return None
+        found = _PLAIN.search(data)
+        if found is None or data.count(b'"delta"') != 1:
+            return None
+        parting.feed(found[1].decode("utf-8", "replace"))
+        return b'%b"delta":{"reasoning_content":"%b"}%b' % (
+            data[: found.start()],
+            found[1],
+            data[found.end() :],
+        )
 
     def _choice(self, choice: Fields) -> Fields:
         """A streamed choice with its text parted: the same object if nothing changes, empty if held back."""
