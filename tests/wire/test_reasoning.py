@@ -74,6 +74,13 @@ def test_amid_reasoning_nothing_but_the_name_of_the_text_changes() -> None:
     assert filtered.event(data) == [data.replace(b'"content"', b'"reasoning_content"')]
 
 
+def test_an_opened_block_that_ends_with_stop_is_told_again_as_content() -> None:
+    assert said(stream(["Red", " and", " blue"], "opened")) == ("Red and blue", "Red and blue")
+    events = [event({"content": "Red"}), event({"content": " and"}, reason="stop")]
+    assert said(run(events, Reading(thinking="opened"))) == ("Red and", "Red and")
+    assert said(run(events, Reading(thinking="opened", has_stop_words=True))) == ("Red and", "")
+
+
 def test_a_budget_that_ends_inside_gives_reasoning_alone() -> None:
     choices = stream(["<think>", "I mu", "se </"], reason="length")
 

@@ -113,7 +113,7 @@ class Reasoning:
         if parting is None or not parting.is_amid or b'"finish_reason":null' not in data:
             return None
         found = _PLAIN.search(data)
-        if found is None or data.count(b'"delta"') != 1:
+        if found is None:
             return None
         parting.feed(found[1].decode("utf-8", "replace"))
         return b'%b"delta":{"reasoning_content":"%b"}%b' % (
