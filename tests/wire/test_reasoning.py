@@ -261,6 +261,7 @@ def call(path: str = "/chat/completions", **fields: Any) -> Call:
         (call(chat_template_kwargs={"thinking": False}), "opened", "m", "auto"),
         (call(reasoning_effort="none"), "opened", "m", "auto"),
         (call(include_reasoning=False), "opened", "m", "auto"),
+        (call(continue_final_message=True), "opened", "m", "auto"),
         (call(response_format={"type": "json_object"}), "opened", "m", "auto"),
         (call(response_format={"type": "text"}), "opened", "m", "opened"),
         (call(guided_choice=["text"]), "opened", "m", "auto"),

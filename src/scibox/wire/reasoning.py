@@ -33,6 +33,8 @@ _anything = msgspec.json.Decoder()
 _NOTHING = (b"null", b"[]", b"{}")
 # A delta of plain text, nearly every one; it cannot stand inside a string, where quotes are escaped.
 _PLAIN = re.compile(rb'"delta":\{"content":"([^"\\<]*[^"\\<\s])"\}')
+# vLLM's `include_reasoning` hides what it separates itself.
+_SWITCHES = {"include_reasoning": b"false", "continue_final_message": b"true", "reasoning_effort": b'"none"'}
 _FREE = (b"null", b'"auto"', b'"none"')  # `tool_choice` that forces nothing
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 
@@ -40,8 +42,8 @@ _BROKEN = "The model server's answer could not be read; try again in a few secon
 def expected(call: Call, thinking: Thinking, model: str) -> Thinking:
     """Where reasoning text will stand in the answer to this call, of a replica that knows the model so.
 
-    A call that turns thinking off, and one whose answer is constrained from its first character on, has no
-    block that the template opened. Legacy completions are the model's own text and stay whole.
+    A call that turns thinking off or continues a message, and one whose answer is constrained from its first
+    character on, has no block that the template opened. Legacy completions are the model's own text and stay whole.
     """
     if call.path != "/chat/completions":
         return "none"
@@ -53,8 +55,8 @@ def expected(call: Call, thinking: Thinking, model: str) -> Thinking:
 
 
 def _turns_off(call: Call) -> bool:
-    """The switches that models and engines document; vLLM's `include_reasoning` hides what it separates."""
-    if call.fields.get("include_reasoning") == b"false" or call.fields.get("reasoning_effort") == b'"none"':
+    """The switches that models and engines document."""
+    if any(call.fields.get(name) == off for name, off in _SWITCHES.items()):
         return True
     options = _anything.decode(call.fields.get("chat_template_kwargs", b"null"))
     return isinstance(options, dict) and False in (options.get("enable_thinking"), options.get("thinking"))
