@@ -176,7 +176,7 @@ def _through(stages: list[Filter], data: bytes) -> list[bytes]:
 def whole(body: bytes, reading: Reading) -> Chunk:
     """A non-streamed answer, checked to be one."""
     answer = _decode(body)
-    if answer.error is not None or not (answer.choices or answer.data):
+    if answer.error is not None or not (answer.choices if reading.is_text else answer.data):
         raise UpstreamBroken(_BROKEN)
     if any(choice.message is None and choice.text is None for choice in answer.choices or ()):
         raise UpstreamBroken(_BROKEN)

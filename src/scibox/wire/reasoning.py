@@ -43,7 +43,8 @@ def expected(call: Call, thinking: Thinking, model: str) -> Thinking:
     """Where reasoning text will stand in the answer to this call, of a replica that knows the model so.
 
     A call that turns thinking off or continues a message, and one whose answer is constrained from its first
-    character on, has no block that the template opened. Legacy completions are the model's own text and stay whole.
+    character on, has no block that the template opened. Legacy completions are the model's own text: not
+    parted.
     """
     if call.path != "/chat/completions":
         return "none"
