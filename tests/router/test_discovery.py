@@ -44,11 +44,14 @@ async def test_dialect_and_context_are_told(
 async def test_what_the_operator_states_stays() -> None:
     async with engine("llamacpp") as (fake, address):
         stated = Replica(address, "m", context=100, dialect="vllm")
-        half = Replica(address, "m", context=100, dialect=None)
-        await discover(Client(1.0), [stated, half])
+        context = Replica(address, "m", context=100, dialect=None)
+        dialect = Replica(address, "m", dialect="vllm")
+        await discover(Client(1.0), [stated, context, dialect])
 
-    assert (stated.dialect, stated.context, half.dialect, half.context) == ("vllm", 100, "llama", 100)
-    assert len(fake.requests) == 1
+    assert (stated.dialect, stated.context) == ("vllm", 100)
+    assert (context.dialect, context.context) == ("llama", 100)
+    assert (dialect.dialect, dialect.context) == ("vllm", 4096)
+    assert len(fake.requests) == 2
 
 
 async def test_a_server_without_the_list_is_not_asked_again() -> None:

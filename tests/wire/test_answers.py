@@ -31,11 +31,11 @@ def test_a_stream_passes_byte_for_byte() -> None:
 
 def test_an_event_that_need_not_change_is_not_decoded() -> None:
     """But for the first one, which tells whether this is a stream of answers at all."""
-    no_json = sse.render(b'{"choices": [{"delta": this was never JSON }]}')
+    no_json = sse.render(b'{"choices": [ "delta" this was never JSON ]}')
 
-    [_, chunk] = answers.Stream(Reading()).feed(sse.render(DELTA) + no_json)
+    first, second = answers.Stream(Reading(thinking="auto")).feed(sse.render(DELTA) + no_json)
 
-    assert chunk.data == no_json
+    assert (first.data, second.data) == (sse.render(DELTA), no_json)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -207,7 +207,14 @@ def test_null_usage_on_every_event_is_not_decoded() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"choices":[]}', b'{"choices":[5]}', b'{"choices":[{"index":0}]}', b'{"choices":{}}', b'{"data":[]}'],
+    [
+        b'{"choices":[]}',
+        b'{"choices":[5]}',
+        b'{"choices":[{"index":0}]}',
+        b'{"choices":{}}',
+        b'{"data":[]}',
+        b'{"data":[1]}',
+    ],
 )
 def test_an_answer_without_an_answer_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamBroken):
@@ -226,3 +233,9 @@ def test_bytes_that_are_no_utf8_are_never_passed_on() -> None:
         list(answers.Stream(Reading()).feed(sse.render(broken)))
     with pytest.raises(UpstreamBroken):
         answers.whole(b'{"id":"\xff","choices":[{"message":{"content":"a"}}]}', Reading())
+
+
+def test_usage_is_never_negative() -> None:
+    body = b'{"choices":[{"message":{}}],"usage":{"prompt_tokens":-5,"completion_tokens":null}}'
+
+    assert answers.whole(body, Reading()).usage == Usage(0, 0)

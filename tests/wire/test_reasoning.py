@@ -22,7 +22,7 @@ ROLE = {"role": "assistant", "content": None}
 
 def event(delta: dict[str, Any], *, index: int = 0, reason: str | None = None, **more: Any) -> bytes:
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason, **more}
-    return json.dumps({"id": "c", "choices": [choice]}).encode()
+    return json.dumps({"id": "c", "choices": [choice]}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def run(events: list[bytes], reading: Reading) -> list[dict[str, Any]]:
@@ -64,6 +64,21 @@ def test_an_ordinary_answer_passes_byte_for_byte() -> None:
     for data in events:
         assert filtered.event(data)[0] is data
     assert filtered.event(b"not even JSON") == [b"not even JSON"]  # the answer has begun: nobody reads it
+
+
+def test_amid_reasoning_nothing_but_the_name_of_the_text_changes() -> None:
+    filtered = Reasoning("auto", 1, has_stop_words=False)
+    filtered.event(event({"content": "<think>a"}))
+    data = b'{"x": 1.0,"choices":[{"delta":{"content":" b"},"finish_reason":null}]}'
+
+    assert filtered.event(data) == [data.replace(b'"content"', b'"reasoning_content"')]
+
+
+def test_an_opened_block_that_ends_with_stop_is_told_again_as_content() -> None:
+    assert said(stream(["Red", " and", " blue"], "opened")) == ("Red and blue", "Red and blue")
+    events = [event({"content": "Red"}), event({"content": " and"}, reason="stop")]
+    assert said(run(events, Reading(thinking="opened"))) == ("Red and", "Red and")
+    assert said(run(events, Reading(thinking="opened", has_stop_words=True))) == ("Red and", "")
 
 
 def test_a_budget_that_ends_inside_gives_reasoning_alone() -> None:
@@ -246,6 +261,7 @@ def call(path: str = "/chat/completions", **fields: Any) -> Call:
         (call(chat_template_kwargs={"thinking": False}), "opened", "m", "auto"),
         (call(reasoning_effort="none"), "opened", "m", "auto"),
         (call(include_reasoning=False), "opened", "m", "auto"),
+        (call(continue_final_message=True), "opened", "m", "auto"),
         (call(response_format={"type": "json_object"}), "opened", "m", "auto"),
         (call(response_format={"type": "text"}), "opened", "m", "opened"),
         (call(guided_choice=["text"]), "opened", "m", "auto"),
@@ -269,5 +285,8 @@ def test_any_cut_of_a_stream_gives_what_one_piece_gives(
     texts = [text[start:end] for start, end in pairwise(edges)]
 
     assert said(stream(texts, thinking)) == said(stream([text], thinking))
+    loose = [json.dumps(json.loads(event({"content": text}))).encode() for text in texts]  # read, not renamed
+    events = [event(ROLE), *loose, event({}, reason="stop")]
+    assert run(events, Reading(thinking=thinking)) == stream(texts, thinking)
     if thinking == "opened" and "</think>" in text:
         assert said(stream(texts, thinking)) == part(text, "stop", thinking, has_stop_words=False)

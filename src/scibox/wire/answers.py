@@ -199,7 +199,7 @@ def whole(body: bytes, reading: Reading) -> Chunk:
     """A non-streamed answer, checked to be one."""
     _refuse_bad_utf8(body)
     answer = _decode(body)
-    if answer.error is not None or not (answer.choices or answer.data):
+    if answer.error is not None or not (answer.choices if reading.is_text else answer.data):
         raise UpstreamBroken(_BROKEN)
     if any(choice.message is None and choice.text is None for choice in answer.choices or ()):
         raise UpstreamBroken(_BROKEN)
@@ -272,4 +272,4 @@ def _is_about_context(message: str, code: str) -> bool:
 
 
 def _usage(usage: _Usage) -> Usage:
-    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+    return Usage(max(0, usage.prompt_tokens or 0), max(0, usage.completion_tokens or 0))

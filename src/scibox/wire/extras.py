@@ -26,8 +26,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Size = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(gt=0, le=100)]
-# llama.cpp allocates a ring of this many entries before it looks at the context.
-Window = Annotated[int, Meta(ge=-1, le=65_536)]
+# llama.cpp allocates a ring of this many entries before it looks at the context; -1 it refuses by now.
+Window = Annotated[int, Meta(ge=0, le=65_536)]
 Word = Annotated[str, Meta(min_length=1, max_length=1_000)]
 Rule = Annotated[str, Meta(min_length=1, max_length=65_536)]
 Object = dict[str, Any]  # Any: other people's JSON schemas and template variables

@@ -38,6 +38,11 @@ class Parting:
         """Whether all that follows is content."""
         return self._at is _At.CONTENT
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether a piece without white space at its end and without `<` is reasoning, as it is."""
+        return self._at is _At.INSIDE and self._has_reasoned and not self._held
+
     def feed(self, piece: str) -> tuple[str, str]:
         """The reasoning and the content that are certain with this piece."""
         if self._at is _At.CONTENT:

@@ -31,6 +31,10 @@ _words = msgspec.json.Decoder(str)
 _whole_number = msgspec.json.Decoder(int)
 _anything = msgspec.json.Decoder()
 _NOTHING = (b"null", b"[]", b"{}")
+# A delta of plain text, nearly every one; it cannot stand inside a string, where quotes are escaped.
+_PLAIN = re.compile(rb'"delta":\{"content":"([^"\\<]*[^"\\<\s])"\}')
+# vLLM's `include_reasoning` hides what it separates itself.
+_SWITCHES = {"include_reasoning": b"false", "continue_final_message": b"true", "reasoning_effort": b'"none"'}
 _FREE = (b"null", b'"auto"', b'"none"')  # `tool_choice` that forces nothing
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 
@@ -38,8 +42,9 @@ _BROKEN = "The model server's answer could not be read; try again in a few secon
 def expected(call: Call, thinking: Thinking, model: str) -> Thinking:
     """Where reasoning text will stand in the answer to this call, of a replica that knows the model so.
 
-    A call that turns thinking off, and one whose answer is constrained from its first character on, has no
-    block that the template opened. Legacy completions are the model's own text and stay whole.
+    A call that turns thinking off or continues a message, and one whose answer is constrained from its first
+    character on, has no block that the template opened. Legacy completions are the model's own text: not
+    parted.
     """
     if call.path != "/chat/completions":
         return "none"
@@ -51,8 +56,8 @@ def expected(call: Call, thinking: Thinking, model: str) -> Thinking:
 
 
 def _turns_off(call: Call) -> bool:
-    """The switches that models and engines document; vLLM's `include_reasoning` hides what it separates."""
-    if call.fields.get("include_reasoning") == b"false" or call.fields.get("reasoning_effort") == b'"none"':
+    """The switches that models and engines document."""
+    if any(call.fields.get(name) == off for name, off in _SWITCHES.items()):
         return True
     options = _anything.decode(call.fields.get("chat_template_kwargs", b"null"))
     return isinstance(options, dict) and False in (options.get("enable_thinking"), options.get("thinking"))
@@ -72,6 +77,7 @@ class Reasoning:
         self._thinking = thinking
         self._has_stop_words = has_stop_words
         self._partings: dict[int, Parting] = {}
+        self._is_alone = choices == 1
         self._undecided = choices
         self._names_it = False  # the upstream's field is `reasoning`
 
@@ -79,6 +85,8 @@ class Reasoning:
         """The event, with its text parted; nothing where all of it is held back."""
         if not self._undecided and not (self._names_it and b'"reasoning"' in data):
             return [data]
+        if self._is_alone and (renamed := self._renamed(data)):
+            return [renamed]
         event = _read(_object, data)
         if _is_empty(event, "choices"):
             return [data]
@@ -101,6 +109,21 @@ class Reasoning:
             return body
         answer["choices"] = _raw(parted)
         return msgspec.json.encode(answer)
+
+    def _renamed(self, data: bytes) -> bytes | None:
+        """An event amid reasoning that needs but another name for its text; None where it may need more."""
+        parting = self._partings.get(0)
+        if parting is None or not parting.is_amid or b'"finish_reason":null' not in data:
+            return None
+        found = _PLAIN.search(data)
+        if found is None:
+            return None
+        parting.feed(found[1].decode("utf-8", "replace"))
+        return b'%b"delta":{"reasoning_content":"%b"}%b' % (
+            data[: found.start()],
+            found[1],
+            data[found.end() :],
+        )
 
     def _choice(self, choice: Fields) -> Fields:
         """A streamed choice with its text parted: the same object if nothing changes, empty if held back."""
