@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from scibox.core.types import Call, Dialect, Thinking
 
-from . import chat, embeddings, extras, reasoning
+from . import chat, completions, embeddings, extras, reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,30 @@ class Order:
     reading: Reading
 
 
+def _thinking(call: Call, dialect: Dialect) -> Call:
+    """Tell the chat template whether to reason; other servers have no way in common."""
+    if call.thinks is None or dialect == "openai":
+        return call
+    given = msgspec.json.decode(call.fields.get("chat_template_kwargs", b"null")) or {}
+    told = msgspec.json.encode({"enable_thinking": call.thinks, **given})
+    return replace(call, fields={**call.fields, "chat_template_kwargs": told})
+
+
 def order(call: Call, target: Target) -> Order:
     """The request for this replica; `InvalidRequest` names a parameter that it does not understand."""
     if call.kind == "embedding":
         return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False))
+    call = _thinking(call, target.dialect)
+    fields = extras.render(call.fields, target.dialect, call.model)
+    if call.path == completions.PATH:
+        body = completions.render(replace(call, fields=fields), target.model, target.dialect)
+        return Order(call.path, body, Reading(wants_usage=call.wants_usage, choices=call.n))
     reading = Reading(
         wants_usage=call.wants_usage,
         thinking=reasoning.expected(call, target.thinking, target.model),
         choices=call.n,
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
-    fields = extras.render(call.fields, target.dialect, call.model)
     if target.dialect == "llama" and call.path == "/chat/completions":
         # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
         fields["reasoning_format"] = b'"none"'
