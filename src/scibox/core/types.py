@@ -78,7 +78,12 @@ class Call:
     solid_bytes: int = 0
     items: int = 1  # messages of a chat, texts to embed
     longest: int = 0  # which of them is the longest
-    n: int = 1  # choices asked for
+    n: int = 1  # choices asked for, of all prompts together
+    prompts: int = 1  # texts to go on from, each with as many of the choices; 0: one of a list
+    thinks: bool | None = (
+        None  # whether it reasons first, where that can be chosen; None: the model's own way
+    )
+    wants_stop: bool = False  # which stop sequence matched, where the replica can say it
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from scibox.engines import fake_completions as completions
 from scibox.engines import fake_dialect as dialect
 from scibox.engines.fake_script import Answered, Broken, Fault, Received, Script
 
 if TYPE_CHECKING:
     from scibox.engines.fake import FakeEngine
 
+Completion = dialect.Completion | completions.TextCompletion
 JSON = "application/json; charset=utf-8"
 SSE = "text/event-stream"
 
@@ -31,6 +33,8 @@ async def answer(engine: FakeEngine, writer: asyncio.StreamWriter, request: Rece
                 await _send(writer, 200, _models(engine))
             case "POST", "/v1/chat/completions":
                 await _chat(engine, writer, request)
+            case "POST", "/v1/completions":
+                await _completion(engine, writer, request)
             case "POST", "/v1/embeddings":
                 await _embeddings(engine, writer, request)
             case "POST", "/tokenize":
@@ -61,8 +65,27 @@ async def _chat(engine: FakeEngine, writer: asyncio.StreamWriter, request: Recei
     body = msgspec.json.decode(request.body, type=dialect.ChatBody)
     script = engine.take_script()
     completion = dialect.complete(
-        body, model=engine.name, created=engine.created, number=len(engine.requests), chunks=script.chunks
+        body, script, model=engine.name, created=engine.created, number=len(engine.requests)
     )
+    await _play(engine, writer, script, completion, body)
+
+
+async def _completion(engine: FakeEngine, writer: asyncio.StreamWriter, request: Received) -> None:
+    body = msgspec.json.decode(request.body, type=completions.CompletionBody)
+    script = engine.take_script()
+    completion = completions.complete(
+        body, script.chunks, model=engine.name, created=engine.created, number=len(engine.requests)
+    )
+    await _play(engine, writer, script, completion, body)
+
+
+async def _play(
+    engine: FakeEngine,
+    writer: asyncio.StreamWriter,
+    script: Script,
+    completion: Completion,
+    body: dialect.ChatBody | completions.CompletionBody,
+) -> None:
     with engine.call():
         if completion.usage.prompt_tokens >= engine.context:
             await _send(writer, 400, _too_long(completion.usage.prompt_tokens, engine.context))
@@ -146,16 +169,16 @@ class _Stream:
         self.script = script
         self.begun = False
 
-    async def play(self, completion: dialect.Completion, include_usage: bool) -> None:
+    async def play(self, completion: Completion, include_usage: bool) -> None:
         """Send the whole stream; raises Broken where the script says so."""
         script = self.script
-        for index, text in enumerate(completion.deltas):
+        for index, events in enumerate(completion.steps()):
             if script.fault is not None and index == script.after_chunks:
                 await self._fail(script.fault)
             if index:
                 await asyncio.sleep(script.chunk_delay_s)
             opening = completion.opening() if index == 0 else []
-            await self._write(*opening, *completion.delta(text))
+            await self._write(*opening, *events)
         if script.fault is not None:
             await self._fail(script.fault)
         await self._write(*([] if completion.deltas else completion.opening()))

@@ -11,9 +11,12 @@ import hashlib
 import math
 from array import array
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from scibox.engines.fake_script import Script
 
 WORDS = (
     "red",
@@ -32,6 +35,9 @@ WORDS = (
 GARBAGE = b'data: {"id": "chatcmpl-\xff\xfe", "choices": [{"delta"\n\n'
 HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 DONE = b"data: [DONE]\n\n"
+
+
+Delta = dict[str, Any]  # what a chunk adds to the message, as the wire has it
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -94,14 +100,14 @@ class Completion:
     id: str
     model: str
     created: int
-    deltas: tuple[str, ...]
+    deltas: tuple[Delta, ...]
     finish_reason: str
     usage: Usage
     choices: int = 1
 
     def json(self) -> bytes:
         """The body of a non-streaming answer."""
-        message = {"role": "assistant", "content": "".join(self.deltas)}
+        message = {"role": "assistant", **_joined(self.deltas)}
         return msgspec.json.encode(
             {
                 "choices": [
@@ -117,9 +123,9 @@ class Completion:
         """The events with the role and no text, one per choice."""
         return [self._event(index, {"role": "assistant", "content": None}) for index in range(self.choices)]
 
-    def delta(self, text: str) -> list[bytes]:
-        """The events with one text delta, one per choice."""
-        return [self._event(index, {"content": text}) for index in range(self.choices)]
+    def steps(self) -> list[list[bytes]]:
+        """The events of each delta, one per choice."""
+        return [[self._event(index, delta) for index in range(self.choices)] for delta in self.deltas]
 
     def closing(self, include_usage: bool) -> list[bytes]:
         """The events with the finish reason, then the usage if it was asked for, then `[DONE]`."""
@@ -129,7 +135,7 @@ class Completion:
             events.append(b"data: " + msgspec.json.encode(usage) + b"\n\n")
         return [*events, DONE]
 
-    def _event(self, index: int, delta: dict[str, str | None], finish_reason: str | None = None) -> bytes:
+    def _event(self, index: int, delta: Delta, finish_reason: str | None = None) -> bytes:
         choice = {"finish_reason": finish_reason, "index": index, "delta": delta}
         chunk = {"choices": [choice], **self._envelope("chat.completion.chunk")}
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
@@ -138,12 +144,10 @@ class Completion:
         return {"created": self.created, "id": self.id, "model": self.model, "object": kind}
 
 
-def complete(
-    body: ChatBody, *, model: str, created: int, number: int, chunks: tuple[str, ...] | None
-) -> Completion:
-    """The answer to a chat: the scripted chunks, or words that depend on the prompt alone."""
+def complete(body: ChatBody, script: Script, *, model: str, created: int, number: int) -> Completion:
+    """The answer to a chat: what the script says, or words that depend on the prompt alone."""
     prompt = prompt_text(body.messages)
-    deltas = chunks if chunks is not None else words_about(prompt)
+    deltas = _scripted(script, prompt)
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     cut = limit is not None and limit < len(deltas)
     deltas = deltas[:limit] if cut else deltas
@@ -152,10 +156,44 @@ def complete(
         model=model,
         created=created,
         deltas=deltas,
-        finish_reason="length" if cut else "stop",
+        finish_reason="length" if cut else "tool_calls" if script.calls else "stop",
         usage=Usage(count_tokens(prompt), len(deltas) * max(1, body.n)),
         choices=max(1, body.n),
     )
+
+
+def _scripted(script: Script, prompt: str) -> tuple[Delta, ...]:
+    """Reasoning, then text, then calls of tools: each delta is one LLM token."""
+    chunks = script.chunks
+    if chunks is None:
+        chunks = () if script.calls else words_about(prompt)
+    deltas: list[Delta] = [{"reasoning_content": text} for text in script.reasoning]
+    deltas += [{"content": text} for text in chunks]
+    for index, (name, arguments) in enumerate(script.calls):
+        call = {"index": index, "id": f"call_fake{index}", "type": "function"}
+        deltas.append({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
+        middle = len(arguments) // 2
+        for half in (arguments[:middle], arguments[middle:]):
+            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": half}}]})
+    return tuple(deltas)
+
+
+def _joined(deltas: tuple[Delta, ...]) -> Delta:
+    """The message that deltas add up to."""
+    texts = {"content": "", "reasoning_content": ""}
+    calls: list[dict[str, Any]] = []
+    for delta in deltas:
+        for name in texts:
+            texts[name] += delta.get(name) or ""
+        for call in delta.get("tool_calls", []):
+            if "id" in call:
+                calls.append({**call, "function": dict(call["function"])})
+            else:
+                calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+    message: Delta = {"content": texts["content"] or (None if calls else "")}
+    if texts["reasoning_content"]:
+        message["reasoning_content"] = texts["reasoning_content"]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def prompt_text(messages: list[dict[str, Any]]) -> str:

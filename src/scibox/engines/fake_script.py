@@ -20,10 +20,13 @@ class Script:
     `status` other than 200 answers with `body` (or an error in llama-server's shape) and `headers`.
     `fault` strikes after `after_chunks` text deltas; a non-streaming answer breaks halfway instead, or
     before its headers when `after_chunks` is 0. `split_bytes` cuts the stream without regard to events.
-    `refuse` drops connections as soon as they are accepted.
+    `refuse` drops connections as soon as they are accepted. `reasoning` comes before the text, `calls` (names
+    and arguments of functions) after it; with calls there is no text unless `chunks` says so.
     """
 
     chunks: tuple[str, ...] | None = None
+    reasoning: tuple[str, ...] = ()
+    calls: tuple[tuple[str, str], ...] = ()
     first_chunk_delay_s: float = 0.0
     chunk_delay_s: float = 0.0
     status: int = 200

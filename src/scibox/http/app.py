@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
 from scibox.service.pipeline import Pipeline
-from scibox.wire import chat, embeddings, errors, openapi
+from scibox.wire import anthropic, chat, completions, embeddings, errors, openapi, responses
 from scibox.wire.face import Face, Plain
 
 from . import paths
@@ -26,7 +26,7 @@ from .cors import Cors
 from .front import Front
 from .info import Info, State
 from .request import ClientGone
-from .respond import error_headers
+from .respond import error_headers, request_id
 from .splitting import Splitting
 
 STATIC = Path(__file__).parent / "static" / "swagger"
@@ -57,14 +57,16 @@ def build(door: Door) -> Front:
     known = sorted(paths.shown(route) for route in routes if isinstance(route, Route))
 
     def refuse(request: Request, error: Exception) -> Response:
-        answer = _render(_translate(request, error, known))
+        answer = _render(request, _translate(request, error, known))
         if answer.status_code == 405:
             answer.headers["allow"] = ", ".join(paths.methods(routes, request.scope))
         return answer
 
     def crash(request: Request, error: Exception) -> Response:
         door.emit(Notice(f"{request.method} {_path(request)} failed: {error!r}", is_warning=True))
-        return _render(SciBoxError("The service failed; try again, and give the operator the x-request-id."))
+        return _render(
+            request, SciBoxError("The service failed; try again, and give the operator the x-request-id.")
+        )
 
     app = Starlette(
         routes=routes,
@@ -96,6 +98,11 @@ def api(door: Door) -> list[BaseRoute]:
 
     return [
         Route("/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
+        Route("/completions", calls(completions.Completions()), methods=["POST"]),
+        Route("/responses", calls(responses.Responses()), methods=["POST"]),
+        Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),
+        Route("/messages", calls(anthropic.Messages()), methods=["POST"]),
+        Route("/messages/count_tokens", splitting.count, methods=["POST"]),
         Route("/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
         Route("/tokenize", splitting.tokenize, methods=["POST"]),
         Route("/detokenize", splitting.detokenize, methods=["POST"]),
@@ -146,6 +153,10 @@ def _path(request: Request) -> str:
     return str(request.scope["state"]["path"])
 
 
-def _render(error: SciBoxError) -> Response:
+def _render(request: Request, error: SciBoxError) -> Response:
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(errors.render(error), error.status, headers, media_type="application/json")
+    is_anthropic = request.scope["path"].startswith("/messages")
+    body = (
+        anthropic.Messages().error(error, request_id(request.scope)) if is_anthropic else errors.render(error)
+    )
+    return Response(body, error.status, headers, media_type="application/json")

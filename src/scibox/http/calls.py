@@ -51,7 +51,7 @@ class Calls:
         except SciBoxError as failure:
             error = explain(scope, failure)
             self._emit(Refused(request_id(scope), error.status, error.code, error.message))
-            await send_error(send, error, self.face)
+            await send_error(send, error, self.face, request_id(scope))
             return
         with suppress(ClientGone):
             await while_wanted(receive, self._ending, self._answer(key, asked, send))
@@ -64,24 +64,24 @@ class Calls:
             async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
                 [answer] = [chunk async for chunk in chunks]
         except SciBoxError as error:
-            await send_error(send, error, self.face)
+            await send_error(send, asked.told(error), self.face, asked.call.request_id)
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
                 stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
-                await send_error(send, stopped, self.face)
+                await send_error(send, stopped, self.face, asked.call.request_id)
             raise
         await send_json(send, 200, asked.reply.whole(answer.data), answer.headers)
 
     async def _stream(self, key: Key, asked: Asked, send: Send) -> None:
-        events = EventStream(send, self._heartbeat_s, self.face, asked.reply)
+        events = EventStream(send, self._heartbeat_s, self.face, asked)
         beat = asyncio.create_task(events.beat())
         try:
             async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
                 async for chunk in chunks:
                     await events.write(asked.reply.event(chunk.data), chunk.headers)
         except SciBoxError as error:
-            await events.fail(error)
+            await events.fail(asked.told(error))
         except asyncio.CancelledError:
             if self._ending.is_set():
                 await events.fail(

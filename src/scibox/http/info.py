@@ -9,6 +9,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scibox.core.errors import NotFound
 from scibox.service.pipeline import Pipeline
 from scibox.wire import info
 
@@ -38,6 +39,14 @@ class Info:
         """One model; its name may hold slashes."""
         key = self._pipeline.enter(bearer(request.scope))
         return _json(info.render_model(self._pipeline.directory.card(key, request.path_params["name"])))
+
+    async def response(self, request: Request) -> Response:
+        """One response by its id: none is kept."""
+        self._pipeline.enter(bearer(request.scope))
+        raise NotFound(
+            "Responses are not kept here: keep what POST /v1/responses answered, and send the whole dialogue "
+            "in 'input' next time."
+        )
 
     async def key(self, request: Request) -> Response:
         """Who am I: the key behind this secret."""

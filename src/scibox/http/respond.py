@@ -9,7 +9,7 @@ from starlette.types import Scope, Send
 
 from scibox.core.errors import SciBoxError
 from scibox.wire import sse
-from scibox.wire.face import Face, Reply
+from scibox.wire.face import Asked, Face
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -32,9 +32,9 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: SciBoxError, face: Face) -> None:
+async def send_error(send: Send, error: SciBoxError, face: Face, request_id: str) -> None:
     """An error as a whole answer in the face's words, with what a client needs to try again."""
-    await send_json(send, error.status, face.error(error), error_headers(error))
+    await send_json(send, error.status, face.error(error, request_id), error_headers(error))
 
 
 def error_headers(error: SciBoxError) -> list[tuple[bytes, bytes]]:
@@ -53,10 +53,10 @@ class EventStream:
     Until then an error can still be a plain HTTP error; after it, it is the last event.
     """
 
-    def __init__(self, send: Send, heartbeat_s: float, face: Face, reply: Reply) -> None:
+    def __init__(self, send: Send, heartbeat_s: float, face: Face, asked: Asked) -> None:
         self._send = send
         self._face = face
-        self._reply = reply
+        self._asked = asked
         self._heartbeat_s = heartbeat_s
         self._lock = asyncio.Lock()
         self._has_begun = False
@@ -83,9 +83,9 @@ class EventStream:
         async with self._lock:
             if not self._has_begun:
                 self._has_begun = True
-                await send_error(self._send, error, self._face)
+                await send_error(self._send, error, self._face, self._asked.call.request_id)
                 return
-            await self._send({"type": "http.response.body", "body": self._reply.error_event(error)})
+            await self._send({"type": "http.response.body", "body": self._asked.reply.error_event(error)})
 
     async def end(self) -> None:
         """End after the last event."""

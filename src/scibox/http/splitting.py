@@ -11,7 +11,7 @@ from starlette.responses import Response
 from scibox.core.errors import SciBoxError
 from scibox.core.types import Key
 from scibox.service.pipeline import Pipeline
-from scibox.wire import tokenize
+from scibox.wire import anthropic, tokenize
 
 from .request import bearer, explain, read_json, while_wanted
 from .respond import request_id
@@ -32,6 +32,13 @@ class Splitting:
     async def detokenize(self, request: Request) -> Response:
         """LLM tokens to their text."""
         return await self._answer(request, self._text)
+
+    async def count(self, request: Request) -> Response:
+        """How many LLM tokens a Message of Anthropic's API has."""
+        return await self._answer(request, self._number)
+
+    async def _number(self, key: Key, name: str, body: bytes) -> bytes:
+        return anthropic.render_count(await self._pipeline.count(key, anthropic.parse_count(name, body)))
 
     async def _tokens(self, key: Key, name: str, body: bytes) -> bytes:
         return tokenize.render(await self._pipeline.tokenize(key, tokenize.parse(name, body)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -48,12 +49,25 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, 
     return record, fields
 
 
-def refuse_unknown(fields: Iterable[str], known: Iterable[str]) -> None:
-    """A field that we do not know would be ignored in silence by someone: say so instead."""
+def decode_at(where: str, raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """One value inside a body whose shape depends on its neighbours; `where` is its path."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _mismatch(str(error), where) from None
+
+
+def refuse_unknown(
+    fields: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """A field that we do not know would be ignored in silence by someone: say so instead.
+
+    `elsewhere`: names that other APIs have for fields of this one.
+    """
     known = frozenset(known)
     for name in fields:
         if name not in known:
-            close = nearest(name[:80], known)
+            close = elsewhere.get(name) or nearest(name[:80], known)
             hint = f" Did you mean '{close}'?" if close else " Remove it."
             message = f"Unknown field '{name[:80]}'.{hint}"
             raise InvalidRequest(message, param=name[:80], code="unknown_parameter")
@@ -77,10 +91,12 @@ def _malformed(body: bytes, reason: str) -> InvalidRequest:
     return InvalidRequest(message, param=param, code="invalid_json")
 
 
-def _mismatch(text: str) -> InvalidRequest:
+def _mismatch(text: str, where: str = "") -> InvalidRequest:
     """msgspec says "Expected `int`, got `str` - at `$.max_tokens`"; OpenAI has `param` for the path."""
     match = _AT.match(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
+    if where:
+        path = f"{where}{'' if not path or path.startswith('[') else '.'}{path}"
     code = InvalidRequest.code
     if missing := _MISSING.search(what):
         path = f"{path}.{missing['name']}" if path else missing["name"]

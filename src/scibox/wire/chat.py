@@ -244,6 +244,11 @@ def outgoing(call: Call, model: str) -> dict[str, bytes]:
     return fields
 
 
+def parts(texts: list[str]) -> str | list[dict[str, str]]:
+    """The content of a message that has these texts."""
+    return texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+
+
 def least_bytes(call: Call) -> int:
     """UTF-8 bytes of what a call's messages say without white space; for calls that may not fit.
 

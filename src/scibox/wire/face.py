@@ -14,6 +14,7 @@ from scibox.core.errors import SciBoxError
 from scibox.core.types import Call
 
 from . import errors
+from .paths import Paths
 
 
 class Reply(Protocol):
@@ -35,6 +36,11 @@ class Asked:
 
     call: Call
     reply: Reply
+    paths: Paths | None = None  # where the client wrote what the call holds; None: where the call has it
+
+    def told(self, error: SciBoxError) -> SciBoxError:
+        """An error of the call, with the client's own names."""
+        return self.paths.tell(error) if self.paths else error
 
 
 class Face(Protocol):
@@ -43,7 +49,7 @@ class Face(Protocol):
     def parse(self, request_id: str, raw: bytes) -> Asked:
         """Bytes to a call; `InvalidRequest` names the field at fault."""
 
-    def error(self, error: SciBoxError) -> bytes:
+    def error(self, error: SciBoxError, request_id: str) -> bytes:
         """The body of an error."""
 
 
@@ -76,6 +82,6 @@ class Plain:
         """Bytes to a call."""
         return Asked(self.read(request_id, raw), AS_IS)
 
-    def error(self, error: SciBoxError) -> bytes:
+    def error(self, error: SciBoxError, request_id: str) -> bytes:
         """OpenAI's shape."""
         return errors.render(error)

@@ -78,6 +78,17 @@ def render(call: Call, target: Target) -> tuple[dict[str, bytes], Undo]:
     return fields, Undo(prefix, calls, top, is_bound)
 
 
+def bind(fields: dict[str, bytes]) -> dict[str, bytes]:
+    """The fields with their constraint as a grammar, for an answer that is nothing but the model's text."""
+    found = constraint(fields)
+    if found is None:
+        return fields
+    path, limit = found
+    _bound(path, limit)
+    kept = {name: raw for name, raw in fields.items() if name not in CONSTRAINING}
+    return kept | {"grammar": _enforced(grammar.of(limit), path)}
+
+
 def _bound(path: str, limit: Constraint) -> None:
     """Refuse what would take llama-server's one thread too long to compile, or cannot be compiled."""
     match limit:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from . import openapi_faces
 from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
 from .extras import UNDERSTOOD, Extras
@@ -115,6 +116,7 @@ _TYPES = [
     DetokenizeRequest,
     Text,
     Error,
+    *openapi_faces.TYPES,
 ]
 
 
@@ -187,6 +189,7 @@ def _paths() -> dict[str, Any]:
             "get": _get("getModel", "Models", "Model", "One model.", "401", "404"),
         },
         "/v1/chat/completions": {"post": chat},
+        **openapi_faces.paths(_ERRORS),
         "/v1/embeddings": {
             "post": _post(
                 "createEmbedding", "Embeddings", "EmbeddingRequest", "EmbeddingList", EMBEDDING_EXAMPLE

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from scibox.core.types import Call, Thinking
+from scibox.core.types import Call, Dialect, Thinking
 
-from . import body, chat, embeddings, extras, llama, reasoning
+from . import body, chat, completions, embeddings, extras, llama, reasoning
 from .target import Target
 
 __all__ = ["Order", "Reading", "Target", "order", "split"]
@@ -39,10 +39,20 @@ class Order:
     reading: Reading
 
 
+def _thinking(call: Call, dialect: Dialect) -> Call:
+    """Tell the chat template whether to reason; other servers have no way in common."""
+    if call.thinks is None or dialect == "openai":
+        return call
+    given = msgspec.json.decode(call.fields.get("chat_template_kwargs", b"null")) or {}
+    told = msgspec.json.encode({"enable_thinking": call.thinks, **given})
+    return replace(call, fields={**call.fields, "chat_template_kwargs": told})
+
+
 def order(call: Call, target: Target) -> Order:
     """The request for this replica; `InvalidRequest` names a parameter that it does not understand."""
     if call.kind == "embedding":
         return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False))
+    call = _thinking(call, target.dialect)
     reading = Reading(
         wants_usage=call.wants_usage,
         thinking=reasoning.expected(call, target.thinking, target.model),
@@ -50,6 +60,8 @@ def order(call: Call, target: Target) -> Order:
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
     call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
+    if call.path == completions.PATH:
+        return Order(call.path, completions.render(call, target.model, target.dialect), reading)
     if target.dialect != "llama" or call.path != chat.PATH:
         return Order(call.path, chat.render(call, target.model), reading)
     fields, undo = llama.render(call, target)
@@ -60,9 +72,11 @@ def order(call: Call, target: Target) -> Order:
 
 
 def split(call: Call) -> tuple[Call, ...]:
-    """The same call once for each of its choices; with a seed, choice i has the seed plus i."""
+    """The same call once for each choice of each prompt; with a seed, choice i has the seed plus i."""
     if call.n == 1:
         return (call,)
+    if call.path == completions.PATH and call.prompts:
+        return tuple(one for each in completions.each_prompt(call) for one in split(each))
     fields = {name: raw for name, raw in call.fields.items() if name != "n"}
     seed = fields.get("seed", b"null")
     calls = []
