@@ -79,6 +79,7 @@ class Call:
     items: int = 1  # messages of a chat, texts to embed
     longest: int = 0  # which of them is the longest
     n: int = 1  # choices asked for
+    is_background: bool = False  # a line of a batch: nobody waits for it, so other calls come first
 
 
 @dataclass(frozen=True, slots=True)

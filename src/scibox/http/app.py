@@ -16,13 +16,18 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.service.batches import Batches
+from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
-from scibox.wire import chat, embeddings, errors, openapi
-from scibox.wire.face import Face, Plain
+from scibox.wire import errors, openapi
+from scibox.wire.face import Face
+from scibox.wire.faces import FACES
 
 from . import paths
+from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
+from .files import FileRoutes
 from .front import Front
 from .info import Info, State
 from .request import ClientGone
@@ -42,6 +47,8 @@ class Door:
     """What the door needs to know. `state` says whether every engine is ready; `ending` ends all calls."""
 
     pipeline: Pipeline
+    files: Files
+    batches: Batches
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -95,8 +102,9 @@ def api(door: Door) -> list[BaseRoute]:
         )
 
     return [
-        Route("/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
-        Route("/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
+        *(Route(path, calls(face), methods=["POST"]) for path, face in FACES.items()),
+        *FileRoutes(door.pipeline, door.files).routes(),
+        *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/tokenize", splitting.tokenize, methods=["POST"]),
         Route("/detokenize", splitting.detokenize, methods=["POST"]),
         Route("/models", info.models),
