@@ -60,12 +60,8 @@ class FileUpload(Struct):
 
     file: Annotated[str, Meta(extra_json_schema={"format": "binary"})]
     purpose: Literal["batch"]
-    expires_after_anchor: Annotated[
-        Literal["created_at"] | None, Meta(description="Named `expires_after[anchor]` in the form.")
-    ] = None
-    expires_after_seconds: Annotated[
-        int | None, Meta(ge=3600, le=2_592_000, description="Named `expires_after[seconds]` in the form.")
-    ] = None
+    anchor: Literal["created_at"] | None = msgspec.field(name=_ANCHOR, default=None)
+    seconds: Annotated[int, Meta(ge=3600, le=2_592_000)] | None = msgspec.field(name=_SECONDS, default=None)
 
 
 @dataclass(frozen=True, slots=True)
