@@ -33,18 +33,19 @@ class Runner:
 
     async def run(self) -> None:
         """For ever."""
-        is_away = False
+        trouble = ""
         while True:
             self._wake.clear()
             try:
                 if await self._tools.disk.run(self._tools.shelf.claim):
                     await self._look()
                     await self._sweep()
-                is_away = False
-            except StorageUnavailable as error:
-                if not is_away:
-                    self._tools.emit(Notice(f"batches stand still: {error.message}", is_warning=True))
-                is_away = True
+                trouble = ""
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with batches, calls go on
+                reason = error.message if isinstance(error, StorageUnavailable) else repr(error)
+                if reason != trouble:
+                    self._tools.emit(Notice(f"batches stand still: {reason}", is_warning=True))
+                trouble = reason
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._wake.wait()

@@ -35,6 +35,7 @@ from .pipeline import Pipeline
 from .recorder import Recorder, persist
 
 T = TypeVar("T")
+NO_BOUND = 2**62
 GONE = Problem("input_file_missing", "The input file is gone; upload it again and make a new batch.")
 Reason = Literal["done", "cancelled", "expired", "stopped"] | Problem
 """Why no more lines run. `stopped`: the service ends, the batch does not."""
@@ -72,11 +73,13 @@ class Work:
         self.batch = batch
         self.is_draining = False  # no new line starts
         self._tools = tools
-        self._face = tools.faces[batch.endpoint.removeprefix("/v1")]
+        self._face = tools.faces.get(batch.endpoint.removeprefix("/v1"))
         self._input = tools.shelf.content(batch.input_file_id)
         self._reason: Reason | None = None
         self._interrupted = asyncio.Event()
         self._has_given_back = False  # a line that was to run did not
+        if self._face is None:  # this version of the service is another one
+            self.interrupt(Problem("invalid_endpoint", f"{batch.endpoint} is not served here any more."))
 
     def interrupt(self, reason: Reason) -> None:
         """End the lines that run and start no more; the first reason counts."""
@@ -118,6 +121,8 @@ class Work:
         """Run the lines that have no result yet; says why it ended."""
         if self.batch.status == "cancelling":
             return "cancelled"
+        if self._reason is not None:
+            return self._reason
         all_lines = asyncio.create_task(self._run_lines(recorder))
         interrupted = asyncio.create_task(self._interrupted.wait())
         try:
@@ -156,7 +161,7 @@ class Work:
         offset, number = 0, 1
         while True:
             stretch = await self._persist(
-                _stretch, self._input, self.batch.endpoint, self._tools.max_line_bytes, offset, number
+                _stretch, self._input, self.batch.endpoint, offset, number
             )
             if stretch is None:
                 self.interrupt(GONE)
@@ -191,7 +196,8 @@ class Work:
 
     async def _ask(self, line: Line) -> _Answer | None:
         """One call, or None when it was not let in and the batch cannot go on."""
-        pipeline = self._tools.pipeline
+        pipeline, face = self._tools.pipeline, self._face
+        assert face is not None, "a batch without a face runs no lines"
         request_id = f"req_{secrets.token_hex(12)}"
         try:
             key = pipeline.recall(self.batch.key_id)
@@ -199,7 +205,7 @@ class Work:
             self.interrupt(Problem(error.code, f"The batch cannot go on: {error.message}"))
             return None
         try:
-            asked = self._face.parse(request_id, line.body)
+            asked = face.parse(request_id, line.body)
             if asked.call.stream:
                 raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
             call = replace(asked.call, is_background=True)
@@ -209,11 +215,11 @@ class Work:
         except Draining:
             return None
         except SciBoxError as error:
-            return _Answer(request_id, error.status, self._face.error(error), error.retry_after_s)
+            return _Answer(request_id, error.status, face.error(error), error.retry_after_s)
         except Exception as error:
             self._tools.emit(Notice(f"a line of {self.batch.batch_id} failed: {error!r}", is_warning=True))
             failure = SciBoxError("The service failed; give the operator this request_id.")
-            return _Answer(request_id, failure.status, self._face.error(failure))
+            return _Answer(request_id, failure.status, face.error(failure))
 
     def _on_recorded(self, batch: Batch, stored_bytes: int) -> None:
         if batch.status == "cancelling":
@@ -312,14 +318,17 @@ def _examine(path: Path, endpoint: str, limit_bytes: int) -> tuple[int, tuple[Pr
 
 
 def _stretch(
-    path: Path, endpoint: str, limit_bytes: int, offset: int, number: int
+    path: Path, endpoint: str, offset: int, number: int
 ) -> tuple[list[Line], int, int] | None:
-    """The next calls of an input file that was examined before, or None when it is gone."""
+    """The next calls of an input file, or None when it is gone.
+
+    It was examined before, perhaps under another bound on its lines: what was let in then runs.
+    """
     try:
-        stretch = read(path, limit_bytes, offset, number)
+        stretch = read(path, NO_BOUND, offset, number)
     except FileNotFoundError:
         return None
-    lines = [wire.parse_line(raw, endpoint, limit_bytes) for _, raw in stretch.lines]
+    lines = [wire.parse_line(raw, endpoint, NO_BOUND) for _, raw in stretch.lines]
     return lines, stretch.offset, stretch.number
 
 
