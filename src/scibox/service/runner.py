@@ -41,7 +41,7 @@ class Runner:
                     await self._look()
                     await self._sweep()
                 trouble = ""
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with batches, calls go on
+            except Exception as error:  # whatever is wrong with batches, calls go on
                 reason = error.message if isinstance(error, StorageUnavailable) else repr(error)
                 if reason != trouble:
                     self._tools.emit(Notice(f"batches stand still: {reason}", is_warning=True))

@@ -96,7 +96,7 @@ class Work:
         recorder = Recorder(self.batch, tools.shelf, tools.disk, tools.emit, self._on_recorded)
         await persist(recorder.open, self.batch.batch_id, tools.emit)
         try:
-            reason = await self._perform(recorder)
+            reason = self._reason or await self._perform(recorder)
             if reason != "stopped" and len(recorder.done) == self.batch.total:
                 reason = "done"
             if reason == "expired":
@@ -121,8 +121,6 @@ class Work:
         """Run the lines that have no result yet; says why it ended."""
         if self.batch.status == "cancelling":
             return "cancelled"
-        if self._reason is not None:
-            return self._reason
         all_lines = asyncio.create_task(self._run_lines(recorder))
         interrupted = asyncio.create_task(self._interrupted.wait())
         try:
@@ -160,9 +158,7 @@ class Work:
         """The lines without a result, in the order of the input."""
         offset, number = 0, 1
         while True:
-            stretch = await self._persist(
-                _stretch, self._input, self.batch.endpoint, offset, number
-            )
+            stretch = await self._persist(_stretch, self._input, self.batch.endpoint, offset, number)
             if stretch is None:
                 self.interrupt(GONE)
                 return
@@ -317,9 +313,7 @@ def _examine(path: Path, endpoint: str, limit_bytes: int) -> tuple[int, tuple[Pr
                 problems.append(wrong.at(number))
 
 
-def _stretch(
-    path: Path, endpoint: str, offset: int, number: int
-) -> tuple[list[Line], int, int] | None:
+def _stretch(path: Path, endpoint: str, offset: int, number: int) -> tuple[list[Line], int, int] | None:
     """The next calls of an input file, or None when it is gone.
 
     It was examined before, perhaps under another bound on its lines: what was let in then runs.
