@@ -146,7 +146,7 @@ _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def parse(raw: bytes, endpoints: Collection[str]) -> BatchRequest:
     """Bytes to a request for one of the `endpoints`; `InvalidRequest` names the field at fault."""
     request, fields = body.decode(raw, _requests)
-    body.refuse_unknown(fields, BatchRequest.__struct_fields__)
+    body.refuse_unknown(fields, frozenset(BatchRequest.__struct_fields__))
     if request.endpoint not in endpoints:
         raise InvalidRequest(f"'endpoint' must be one of {', '.join(sorted(endpoints))}.", param="endpoint")
     return request
