@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -61,6 +62,8 @@ LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 def serve(config: Config) -> int:
     """Run the service until it is told to stop; returns the exit status."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
+    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
     with contextlib.closing(
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download

@@ -81,10 +81,14 @@ def test_batches_outlive_the_service_however_it_ends(data: Path, tmp_path: Path)
     with Serve(data, "--config", str(config), port=port) as serve:
         serve.until_ready()
         batches = Batches(serve, secret)
+        form = {"content-type": "multipart/form-data; boundary=xYz"}
+        assert batches.http.post("/v1/files", content=b"no form", headers=form).status_code == 400
         ended = [batches.until_over(batch_id) for batch_id in ids]
         chats, texts = (batches.results(batch) for batch in ended)
         batches.http.close()
+        said = serve.said()
 
+    assert "boundary" not in said.lower()  # what is wrong with a form is its client's to know
     for batch in ended:
         assert batch["status"] == "completed"
         assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
