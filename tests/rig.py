@@ -151,7 +151,7 @@ async def rig(
                 faces=FACES,
                 shelf=Shelf(data or folder),
                 disk=Disk(),
-                lanes=Lanes(gate, pace or Pace(delays_s=(0.01, 0.02, 0.04))),
+                lanes=Lanes(gate, pace or Pace(4, 8, (0.01, 0.02, 0.04))),
                 limits=limits or Limits(2**20, 2**22, 3600.0),
                 max_line_bytes=max_body_bytes,
                 emit=events.append,

@@ -294,7 +294,7 @@ async def test_batches_take_turns() -> None:
         await until_done(r.client, second, 5)
         count = (await look(r.client, first))["request_counts"]["completed"]
 
-    assert 4 <= count <= 8
+    assert 3 <= count <= 10
 
 
 async def test_a_batch_goes_on_after_a_restart_and_answers_every_line_once(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ async def test_of_two_services_on_one_folder_one_runs_the_batches_and_the_other_
 ) -> None:
     async with rig(data=tmp_path) as first, rig(data=tmp_path) as second:
         batch_id = (await start(second.client, jsonl(line(f"c{n}") for n in range(10))))["id"]
-        await until_over(second.client, batch_id, 15)
+        await until_over(second.client, batch_id, 30)
 
         assert len(first.engine.answers) + len(second.engine.answers) == 10
         assert {len(first.engine.answers), len(second.engine.answers)} == {0, 10}

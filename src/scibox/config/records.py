@@ -91,8 +91,8 @@ class Files:
 class Batches:
     """How batches run beside other calls."""
 
-    concurrency: Slots = 4
-    busy_at: Slots = 8
+    concurrency: Slots = 2
+    busy_at: Slots = 4
 
 
 @dataclass(frozen=True, slots=True)

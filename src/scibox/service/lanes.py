@@ -16,8 +16,8 @@ class Pace:
     A line whose model cannot answer now is tried again after each of `delays_s`.
     """
 
-    concurrency: int = 4
-    busy_at: int = 8
+    concurrency: int = 2
+    busy_at: int = 4
     delays_s: tuple[float, ...] = (1.0, 5.0, 30.0)
 
 
