@@ -14,7 +14,7 @@ from jobs import jsonl, line, start, until_over, upload
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rig import SECRET, Rig, rig
-from scibox.wire import openapi
+from scibox.wire import openapi, openapi_stored
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))
 
@@ -48,7 +48,7 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
         (openapi.EMBEDDING_EXAMPLE, "EmbeddingRequest"),
         (openapi.TOKENIZE_EXAMPLE, "TokenizeRequest"),
         (openapi.DETOKENIZE_EXAMPLE, "DetokenizeRequest"),
-        (openapi.BATCH_EXAMPLE, "BatchRequest"),
+        (openapi_stored.BATCH_EXAMPLE, "BatchRequest"),
     ],
 )
 def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
@@ -198,7 +198,7 @@ def test_no_mutation_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any], changes: lis
 
 
 batch_bodies = st.builds(
-    lambda more: {**openapi.BATCH_EXAMPLE, **more},
+    lambda more: {**openapi_stored.BATCH_EXAMPLE, **more},
     st.dictionaries(
         st.sampled_from(sorted(DOCUMENT["components"]["schemas"]["BatchRequest"]["properties"])),
         json_values,

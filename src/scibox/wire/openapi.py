@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from .batches import BatchList, BatchObject, BatchRequest
+from . import openapi_stored
 from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
 from .extras import UNDERSTOOD, Extras
-from .files import FileDeleted, FileList, FileObject, FileUpload
 from .info import Health, KeyInfo, Model, ModelList
 from .tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
@@ -31,12 +30,6 @@ EMBEDDING_EXAMPLE = {
 
 TOKENIZE_EXAMPLE = {"model": "smollm2-135m-instruct", "prompt": "Name three colours."}
 DETOKENIZE_EXAMPLE = {"model": "smollm2-135m-instruct", "tokens": [7218, 1296, 4881, 30]}
-BATCH_EXAMPLE = {
-    "input_file_id": "file-0123456789abcdef01234567",
-    "endpoint": "/v1/embeddings",
-    "completion_window": "24h",
-    "metadata": {"job": "nightly"},
-}
 
 
 class Usage(Struct):
@@ -122,13 +115,7 @@ _TYPES = [
     Tokens,
     DetokenizeRequest,
     Text,
-    FileUpload,
-    FileObject,
-    FileList,
-    FileDeleted,
-    BatchRequest,
-    BatchObject,
-    BatchList,
+    *openapi_stored.TYPES,
     Error,
 ]
 
@@ -224,94 +211,12 @@ def _paths() -> dict[str, Any]:
                 summary="LLM tokens to their text.",
             )
         },
-        **_file_paths(),
-        **_batch_paths(),
+        **openapi_stored.paths(_get, _errors),
         "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
     }
-
-
-def _file_paths() -> dict[str, Any]:
-    form = {"multipart/form-data": {"schema": _ref("FileUpload")}}
-    order = _query("order", {"enum": ["asc", "desc"], "default": "desc"}, "By the time of creation.")
-    purpose = _query("purpose", {"type": "string"}, "Only files of this purpose.")
-    one = {"parameters": [_id("file_id")]}
-    return {
-        "/v1/files": {
-            "get": {
-                **_get("listFiles", "Files", "FileList", "The files of this key's owner.", *_OBJECT),
-                "parameters": [*_page("files", 10_000, 10_000), order, purpose],
-            },
-            "post": {
-                **_get("createFile", "Files", "FileObject", "Store a file.", "400", "401", "413", "503"),
-                "requestBody": {"required": True, "content": form},
-            },
-        },
-        "/v1/files/{file_id}": {
-            **one,
-            "get": _get("getFile", "Files", "FileObject", "One file.", *_OBJECT),
-            "delete": _get("deleteFile", "Files", "FileDeleted", "Remove one file.", *_OBJECT),
-        },
-        "/v1/files/{file_id}/content": {
-            **one,
-            "get": {
-                **_get("downloadFile", "Files", "FileObject", "The bytes of one file.", *_OBJECT),
-                "responses": {
-                    "200": {"description": "The file.", "content": {"application/octet-stream": {}}},
-                    **_errors(*_OBJECT),
-                },
-            },
-        },
-    }
-
-
-def _batch_paths() -> dict[str, Any]:
-    body = {"application/json": {"schema": _ref("BatchRequest"), "example": BATCH_EXAMPLE}}
-    one = {"parameters": [_id("batch_id")]}
-    return {
-        "/v1/batches": {
-            "get": {
-                **_get("listBatches", "Batches", "BatchList", "The batches of this key's owner.", *_OBJECT),
-                "parameters": _page("batches", 20, 100),
-            },
-            "post": {
-                **_get("createBatch", "Batches", "BatchObject", "Run the lines of a file.", *_OBJECT),
-                "requestBody": {"required": True, "content": body},
-            },
-        },
-        "/v1/batches/{batch_id}": {
-            **one,
-            "get": _get("getBatch", "Batches", "BatchObject", "One batch.", *_OBJECT),
-        },
-        "/v1/batches/{batch_id}/cancel": {
-            **one,
-            "post": _get(
-                "cancelBatch", "Batches", "BatchObject", "Stop one batch; what is done stays.", *_OBJECT
-            ),
-        },
-    }
-
-
-def _page(things: str, default: int, most: int) -> list[dict[str, Any]]:
-    limit = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
-    return [
-        _query("limit", limit, f"How many {things} at most."),
-        _query("after", {"type": "string"}, "An id: what follows it in the list."),
-    ]
-
-
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
-
-
-def _id(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 _ERRORS = {
@@ -325,7 +230,6 @@ _ERRORS = {
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
 }
-_OBJECT = ("400", "401", "404", "503")  # of files and batches
 
 
 def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> dict[str, Any]:
