@@ -25,7 +25,8 @@ Status = Literal[
 NEXT: Mapping[Status, frozenset[Status]] = {
     "validating": frozenset({"in_progress", "failed", "expired", "cancelling"}),
     "in_progress": frozenset({"finalizing", "failed", "expired", "cancelling"}),
-    "finalizing": frozenset({"completed"}),
+    # The last two are for results that were lost from disk meanwhile, so that not all can be done in time.
+    "finalizing": frozenset({"completed", "expired", "failed"}),
     "cancelling": frozenset({"cancelled"}),
     "completed": frozenset(),
     "failed": frozenset(),
