@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,20 +24,29 @@ from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
+from scibox.service.batches import Batches
 from scibox.service.directory import Directory
+from scibox.service.disk import Disk
+from scibox.service.files import Files, Limits
+from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
+from scibox.service.runner import Runner
+from scibox.service.work import Tools
+from scibox.store.shelf import Shelf
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.faces import FACES
 
 SECRET = secret.compose([7] * secret.RANDOM_CHARS)
 LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
-def key(name: str, **more: object) -> Key:
-    return Key(f"key_{name}", "team", name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+def key(name: str, owner: str = "team", **more: object) -> Key:
+    return Key(f"key_{name}", owner, name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
 
 
 KEYS = {
@@ -45,6 +54,7 @@ KEYS = {
     secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+    secret.digest(STRANGER): key("stranger", owner="others"),
 }
 
 
@@ -59,6 +69,9 @@ class Rig:
     door: app.Door
     front: Front
     connections: Collection[object]
+    runner: Runner
+    shelf: Shelf
+    ring: KeyRing
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -92,6 +105,10 @@ async def rig(
     aliases: Mapping[str, str] | None = None,
     dialect: Dialect | None = "openai",
     thinking: Thinking | None = "auto",
+    data: Path | None = None,
+    limits: Limits | None = None,
+    pace: Pace | None = None,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
@@ -119,7 +136,8 @@ async def rig(
                 Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
             )
             events: list[Event] = []
-            gate = Gate(KeyRing(KEYS), events.append, time.monotonic, time.time)
+            ring = KeyRing(KEYS)
+            gate = Gate(ring, events.append, time.monotonic, time.time)
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             routes = [
@@ -128,8 +146,23 @@ async def rig(
                 ),
                 Route(ModelCard("vectors", "embedding", "scibox", 1, 512, 32), (vectors,)),
             ]
-            door = app.Door(
+            tools = Tools(
                 pipeline=Pipeline(gate, Directory(routes, aliases or {"gpt-test": "chatty"}), router),
+                faces=FACES,
+                shelf=Shelf(data or folder),
+                disk=Disk(),
+                lanes=Lanes(gate, pace or Pace(4, 8, (0.01, 0.02, 0.04))),
+                limits=limits or Limits(2**20, 2**22, 3600.0),
+                max_line_bytes=max_body_bytes,
+                emit=events.append,
+                now=now,
+            )
+            runner = Runner(tools)
+            files = Files(tools.shelf, tools.disk, tools.limits, now)
+            door = app.Door(
+                pipeline=tools.pipeline,
+                files=files,
+                batches=Batches(tools, files, runner.wake),
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -143,14 +176,21 @@ async def rig(
             front = app.build(door)
             web = server.server(front, listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
+            running = asyncio.create_task(runner.run())
             port = sock.getsockname()[1]
             headers = {"authorization": f"Bearer {SECRET}"}
             try:
                 async with httpx.AsyncClient(
                     base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
                 ) as http:
-                    yield Rig(http, port, engine, gate, door, front, web.server_state.connections, events)
+                    connections = web.server_state.connections
+                    more = (front, connections, runner, tools.shelf, ring, events)
+                    yield Rig(http, port, engine, gate, door, *more)
             finally:
+                await runner.stop(2.0)
+                running.cancel()
                 await server.stop(web, task)
                 client.close()
                 sock.close()
+                tools.disk.close()
+                tools.shelf.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -40,11 +41,19 @@ from scibox.router.discovery import discover
 from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.service import admin
+from scibox.service.batches import Batches
 from scibox.service.directory import Directory
+from scibox.service.disk import Disk
+from scibox.service.files import Files, Limits
+from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
+from scibox.service.runner import Runner
+from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
+from scibox.store.shelf import Shelf
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.faces import FACES
 
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
@@ -53,6 +62,8 @@ LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 def serve(config: Config) -> int:
     """Run the service until it is told to stop; returns the exit status."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
+    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
     with contextlib.closing(
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download
@@ -81,8 +92,13 @@ class Box:
         self._ring = KeyRing(store.by_digest())
         self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
         self._routes = [self._route(model) for model in config.models]
+        self._tools = self._batch_tools()
+        self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
+        self._runner = Runner(self._tools)
         self._door = door.Door(
-            pipeline=self._pipeline(),
+            pipeline=self._tools.pipeline,
+            files=self._files,
+            batches=Batches(self._tools, self._files, self._runner.wake),
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -105,21 +121,29 @@ class Box:
             ),
         ]
         for task in tasks:
-            task.add_done_callback(self._on_end)
+            self._watch(task)
         try:
             self._greet()
             await self._start_engines(started_at)
+            tasks.append(self._watch(asyncio.create_task(self._runner.run())))
             await self._stop.wait()
             await self._drain()
         finally:
+            await self._runner.stop(LAST_WORDS_S)
             await server.stop(web, tasks[0])
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._children))
             self._client.close()
+            self._tools.disk.close()
+            self._tools.shelf.close()
         _say("Stopped.")
         return 0
+
+    def _watch(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        task.add_done_callback(self._on_end)
+        return task
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """A part of the service that fails ends the service: whoever keeps it alive starts it whole again."""
@@ -152,6 +176,7 @@ class Box:
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
         self._gate.drain()
+        self._runner.drain()
         self._stop.clear()
         running = self._gate.in_flight
         if running:
@@ -173,6 +198,20 @@ class Box:
         aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
         router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
         return Pipeline(self._gate, Directory(self._routes, aliases), router)
+
+    def _batch_tools(self) -> Tools:
+        own, pace = self._config.files, self._config.batches
+        return Tools(
+            pipeline=self._pipeline(),
+            faces=FACES,
+            shelf=Shelf(self._config.data),
+            disk=Disk(),
+            lanes=Lanes(self._gate, Pace(pace.concurrency, pace.busy_at)),
+            limits=Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S),
+            max_line_bytes=self._config.server.max_body_bytes,
+            emit=self._log.emit,
+            now=time.time,
+        )
 
     def _route(self, model: Model) -> Route:
         replicas = tuple(self._replica(model, index) for index in range(len(model.deployments)))

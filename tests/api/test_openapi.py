@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jobs import jsonl, line, start, until_over, upload
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rig import SECRET, Rig, rig
-from scibox.wire import openapi
+from scibox.wire import openapi, openapi_stored
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))
 
@@ -35,7 +35,7 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
     free = [
         path
         for path, item in DOCUMENT["paths"].items()
-        for method in ("get", "post")
+        for method in ("get", "post", "delete")
         if item.get(method, {}).get("security") == []
     ]
     assert free == ["/health"]
@@ -48,6 +48,7 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
         (openapi.EMBEDDING_EXAMPLE, "EmbeddingRequest"),
         (openapi.TOKENIZE_EXAMPLE, "TokenizeRequest"),
         (openapi.DETOKENIZE_EXAMPLE, "DetokenizeRequest"),
+        (openapi_stored.BATCH_EXAMPLE, "BatchRequest"),
     ],
 )
 def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
@@ -56,7 +57,15 @@ def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> N
 
 async def test_what_is_answered_fits_the_document() -> None:
     async with rig() as r:
+        file = await upload(r.client, jsonl([line("a"), line("b", n=0)]))
+        batch = await start(r.client, jsonl([line("a"), line("b", n=0)]))
+        await until_over(r.client, batch["id"])
         answers = {
+            "FileObject": file,
+            "FileList": await r.client.get("/v1/files"),
+            "FileDeleted": await r.client.delete(f"/v1/files/{file.json()['id']}"),
+            "BatchObject": await r.client.get(f"/v1/batches/{batch['id']}"),
+            "BatchList": await r.client.get("/v1/batches"),
             "ModelList": await r.client.get("/v1/models"),
             "Model": await r.client.get("/v1/models/chatty"),
             "KeyInfo": await r.client.get("/v1/key"),
@@ -80,10 +89,13 @@ async def test_what_is_answered_fits_the_document() -> None:
 
 async def test_every_documented_path_leads_somewhere_and_only_health_without_a_key() -> None:
     async with rig() as r:
-        for path, item in DOCUMENT["paths"].items():
-            for method in ("get", "post"):
+        batch = await start(r.client, jsonl([line("a")]))
+        await until_over(r.client, batch["id"])
+        file_id = batch["input_file_id"]
+        for method in ("get", "post", "delete"):
+            for path, item in DOCUMENT["paths"].items():
                 if method in item:
-                    url = re.sub(r"\{name\}", "chatty", path)
+                    url = path.format(name="chatty", file_id=file_id, batch_id=batch["id"])
                     body = b"{}" if method == "post" else None
                     with_key = await r.client.request(method, url, content=body)
                     without = await r.client.request(method, url, content=body, headers={"authorization": ""})
@@ -120,9 +132,9 @@ class Fuzz:
         self.context = rig()
         self.rig: Rig = self.loop.run_until_complete(self.context.__aenter__())
 
-    def post(self, path: str, body: bytes) -> tuple[int, Any]:
+    def post(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
         async def ask() -> tuple[int, Any]:
-            answer = await self.rig.client.post(path, content=body)
+            answer = await self.rig.client.post(path, content=body, headers={"content-type": kind})
             is_json = answer.headers["content-type"].startswith("application/json")
             return answer.status_code, answer.json() if is_json else None
 
@@ -147,8 +159,8 @@ quick = settings(
 )
 
 
-def check(fuzz: Fuzz, path: str, body: bytes) -> None:
-    status, answer = fuzz.post(path, body)
+def check(fuzz: Fuzz, path: str, body: bytes, kind: str = "application/json") -> None:
+    status, answer = fuzz.post(path, body, kind)
 
     assert status in {200, 400, 404, 413}, (status, answer, body)
     if status != 200:
@@ -171,7 +183,7 @@ def test_no_embedding_body_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any]) -> Non
 
 
 @quick
-@given(st.sampled_from(["/v1/chat/completions", "/v1/embeddings"]), raw_bodies)
+@given(st.sampled_from(["/v1/chat/completions", "/v1/embeddings", "/v1/batches", "/v1/files"]), raw_bodies)
 def test_no_bytes_bring_a_5xx(fuzz: Fuzz, path: str, body: bytes) -> None:
     check(fuzz, path, body)
 
@@ -183,3 +195,32 @@ def test_no_mutation_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any], changes: lis
     for at, byte in changes:
         raw[at % len(raw)] = byte
     check(fuzz, "/v1/chat/completions", bytes(raw))
+
+
+batch_bodies = st.builds(
+    lambda more: {**openapi_stored.BATCH_EXAMPLE, **more},
+    st.dictionaries(
+        st.sampled_from(sorted(DOCUMENT["components"]["schemas"]["BatchRequest"]["properties"])),
+        json_values,
+        max_size=3,
+    ),
+)
+FORM = (
+    b'--xYz\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--xYz\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n--xYz--\r\n'
+)
+
+
+@quick
+@given(batch_bodies)
+def test_no_batch_body_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any]) -> None:
+    check(fuzz, "/v1/batches", json.dumps(body).encode())
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4), st.integers(0, 400))
+def test_no_form_brings_a_5xx(fuzz: Fuzz, changes: list[tuple[int, int]], cut: int) -> None:
+    raw = bytearray(FORM)
+    for at, byte in changes:
+        raw[at % len(raw)] = byte
+    check(fuzz, "/v1/files", bytes(raw[:cut]), "multipart/form-data; boundary=xYz")

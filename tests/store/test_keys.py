@@ -6,7 +6,8 @@ import pytest
 
 from scibox.core import secret as secrets
 from scibox.service import admin
-from scibox.store.keys import KeyStore, NewerSchema
+from scibox.store.database import NewerSchema
+from scibox.store.keys import KeyStore
 
 
 def test_what_is_stored_comes_back(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ Count = Annotated[int, Between(1, 2**31 - 1)]
 Threads = Annotated[int, Between(1, 1_024)]
 Slots = Annotated[int, Between(1, 1_024)]
 Seconds = Annotated[float, Between(0.001, 7 * 86_400)]
+Days = Annotated[float, Between(0.01, 3_650)]
+FileBytes = Annotated[int, Between(1_024, 2**40)]
 BodyBytes = Annotated[int, Between(1_024, 2**31 - 1)]
 
 
@@ -77,6 +79,23 @@ class Embedder:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """Bounds of what callers store for batches, and what batches store for them."""
+
+    max_file_bytes: FileBytes = 100 * 2**20
+    max_owner_bytes: FileBytes = 2 * 2**30
+    keep_days: Days = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How batches run beside other calls."""
+
+    concurrency: Slots = 2
+    busy_at: Slots = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One way to serve a model: an embedded `engine` with `weights`, or the `url` of an upstream."""
 
@@ -119,6 +138,8 @@ class Config:
     deadlines: Deadlines = field(default_factory=Deadlines)
     llama: Llama = field(default_factory=Llama)
     embedder: Embedder = field(default_factory=Embedder)
+    files: Files = field(default_factory=Files)
+    batches: Batches = field(default_factory=Batches)
     models: tuple[Model, ...] = ()
 
 

@@ -152,5 +152,12 @@ class Draining(SciBoxError):
     code = "draining"
 
 
+class StorageUnavailable(SciBoxError):
+    """The disk or the database of files and batches does not work now; calls go on without it."""
+
+    status = 503
+    code = "storage_unavailable"
+
+
 class OperatorError(Exception):
     """Something the person at the terminal can mend; its text is a sentence that says how."""

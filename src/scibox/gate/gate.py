@@ -25,12 +25,18 @@ class Gate:
         self._now = now
         self._is_draining = False
         self.in_flight = 0
+        self.background = 0  # those of them that nobody waits for
+        self.settled = asyncio.Event()  # set whenever a call has ended; who waits for that clears it
         self.idle = asyncio.Event()  # set while no call is in flight
         self.idle.set()
 
     def authenticate(self, secret: str) -> Key:
         """The key of a secret, or `Unauthorized`."""
         return self._ring.find(secret, self._now())
+
+    def recall(self, key_id: str) -> Key:
+        """The key of a batch made earlier, as it is now, or `Unauthorized`."""
+        return self._ring.recall(key_id, self._now())
 
     def admit(self, key: Key, call: Call, model: str) -> Ticket:
         """A ticket for a call on the model of that public name, to be used with `async with`."""
@@ -45,6 +51,8 @@ class Gate:
     def settle(self, ticket: Ticket, ending: Ending, code: str | None) -> None:
         """Close a ticket: one event, whatever happened. Never awaits."""
         self.in_flight -= 1
+        self.background -= ticket.call.is_background
+        self.settled.set()
         if not self.in_flight:
             self.idle.set()
         first = ticket.first_chunk_at
@@ -83,6 +91,7 @@ class Ticket:
 
     async def __aenter__(self) -> Ticket:
         self._gate.in_flight += 1
+        self._gate.background += self.call.is_background
         self._gate.idle.clear()
         return self
 

@@ -29,11 +29,12 @@ class KeyRing:
     """Digest to key; replaced as a whole, so that a reader never sees half of a change."""
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
-        self._keys = keys
+        self.replace(keys)
 
     def replace(self, keys: Mapping[str, Key]) -> None:
         """Take a new set of keys."""
         self._keys = keys
+        self._by_id = {key.key_id: key for key in keys.values()}
 
     def find(self, secret: str, now: float) -> Key:
         """The key of a secret at `now` (Unix seconds), or `Unauthorized` with what to do."""
@@ -51,11 +52,22 @@ class KeyRing:
         key = self._keys.get(secrets.digest(secret))
         if key is None:
             raise Unauthorized("This key is not known here; ask the operator for one.")
-        if key.revoked_at is not None:
-            raise Unauthorized("This key was revoked; ask the operator for a new one.", code="key_revoked")
-        if key.is_expired(now):
-            raise Unauthorized("This key has expired; ask the operator for a new one.", code="key_expired")
-        return key
+        return _valid(key, now)
+
+    def recall(self, key_id: str, now: float) -> Key:
+        """The key of that id as it is at `now`, or `Unauthorized`."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise Unauthorized("This key is gone; ask the operator for a new one.", code="key_revoked")
+        return _valid(key, now)
+
+
+def _valid(key: Key, now: float) -> Key:
+    if key.revoked_at is not None:
+        raise Unauthorized("This key was revoked; ask the operator for a new one.", code="key_revoked")
+    if key.is_expired(now):
+        raise Unauthorized("This key has expired; ask the operator for a new one.", code="key_expired")
+    return key
 
 
 async def follow(ring: KeyRing, source: Source, emit: Emit) -> None:

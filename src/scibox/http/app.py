@@ -16,13 +16,18 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.service.batches import Batches
+from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
-from scibox.wire import anthropic, chat, completions, embeddings, errors, openapi, responses
-from scibox.wire.face import Face, Plain
+from scibox.wire import errors, openapi
+from scibox.wire.face import Face
+from scibox.wire.faces import FACES
 
 from . import paths
+from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
+from .files import FileRoutes
 from .front import Front
 from .info import Info, State
 from .request import ClientGone
@@ -42,6 +47,8 @@ class Door:
     """What the door needs to know. `state` says whether every engine is ready; `ending` ends all calls."""
 
     pipeline: Pipeline
+    files: Files
+    batches: Batches
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -97,13 +104,11 @@ def api(door: Door) -> list[BaseRoute]:
         )
 
     return [
-        Route("/chat/completions", calls(Plain(chat.parse)), methods=["POST"]),
-        Route("/completions", calls(completions.Completions()), methods=["POST"]),
-        Route("/responses", calls(responses.Responses()), methods=["POST"]),
+        *(Route(path, calls(face), methods=["POST"]) for path, face in FACES.items()),
+        *FileRoutes(door.pipeline, door.files).routes(),
+        *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),
-        Route("/messages", calls(anthropic.Messages()), methods=["POST"]),
         Route("/messages/count_tokens", splitting.count, methods=["POST"]),
-        Route("/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
         Route("/tokenize", splitting.tokenize, methods=["POST"]),
         Route("/detokenize", splitting.detokenize, methods=["POST"]),
         Route("/models", info.models),
@@ -155,8 +160,7 @@ def _path(request: Request) -> str:
 
 def _render(request: Request, error: SciBoxError) -> Response:
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    is_anthropic = request.scope["path"].startswith("/messages")
-    body = (
-        anthropic.Messages().error(error, request_id(request.scope)) if is_anthropic else errors.render(error)
-    )
+    path = request.scope["path"]
+    face = next((face for place, face in FACES.items() if path.startswith(place)), None)
+    body = face.error(error, request_id(request.scope)) if face else errors.render(error)
     return Response(body, error.status, headers, media_type="application/json")

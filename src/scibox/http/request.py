@@ -42,10 +42,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The whole body, or `BodyTooLarge` as soon as that is known."""
-    encoding = header(scope, b"content-encoding").strip().lower()
-    if encoding not in {"", "identity"}:
-        # A packed body of a megabyte may hold a gigabyte, and no client of the API packs.
-        raise UnsupportedMedia("Packed bodies are not read: send it without Content-Encoding.", param="body")
+    refuse_packed(scope)
     if int(header(scope, b"content-length") or 0) > limit_bytes:
         raise _too_large(limit_bytes)
     pieces: list[bytes] = []
@@ -60,6 +57,12 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body", False):
             return b"".join(pieces)
+
+
+def refuse_packed(scope: Scope) -> None:
+    """A packed body of a megabyte may hold a gigabyte, and no client of the API packs."""
+    if header(scope, b"content-encoding").strip().lower() not in {"", "identity"}:
+        raise UnsupportedMedia("Packed bodies are not read: send it without Content-Encoding.", param="body")
 
 
 async def read_json(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

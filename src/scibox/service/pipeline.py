@@ -35,6 +35,10 @@ class Pipeline:
         """Whose secret this is; before a body is read."""
         return self._gate.authenticate(secret)
 
+    def recall(self, key_id: str) -> Key:
+        """The key of a batch made earlier, as it is now."""
+        return self._gate.recall(key_id)
+
     async def count(self, key: Key, call: Call) -> int:
         """LLM tokens of a chat call's prompt, after the chat template. Takes no slot and no ticket."""
         self.directory.route(key, call)

@@ -1,20 +1,19 @@
 """Keys in SQLite: one small file, several processes (the service reads, `scibox keys` writes).
 
-WAL mode lets a reader go on while a writer works. Secrets are never stored, only their digests.
+Secrets are never stored, only their digests.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from scibox.core.errors import OperatorError
 from scibox.core.types import Key
 
-# Each entry brings the schema from its index to the next version (PRAGMA user_version).
+from .database import connect
+
 MIGRATIONS = (
     """
     CREATE TABLE keys (
@@ -38,12 +37,7 @@ class KeyStore:
     """The table of keys. Methods block; the service calls them from a thread."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = path
-        self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._migrate()
+        self._db = connect(path, MIGRATIONS)
 
     def __enter__(self) -> KeyStore:
         return self
@@ -101,31 +95,6 @@ class KeyStore:
             (key_id,),
         ).fetchone()
         return None if row is None else _key(row)
-
-    def _migrate(self) -> None:
-        """Bring an older file forward; several processes may try at once."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version > len(MIGRATIONS):
-                raise NewerSchema(self._path, version)
-            for index in range(version, len(MIGRATIONS)):
-                self._db.execute(MIGRATIONS[index])
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-
-class NewerSchema(OperatorError):
-    """The file was written by a newer SciBox."""
-
-    def __init__(self, path: Path, version: int) -> None:
-        super().__init__(
-            f"{path} has schema {version}, this SciBox knows {len(MIGRATIONS)}: "
-            "upgrade SciBox, or name another data folder."
-        )
 
 
 def _key(row: tuple[str, str, str, str, str, float, float | None, float | None, str | None]) -> Key:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from . import openapi_faces
+from . import openapi_faces, openapi_stored
 from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
 from .extras import UNDERSTOOD, Extras
@@ -115,6 +115,7 @@ _TYPES = [
     Tokens,
     DetokenizeRequest,
     Text,
+    *openapi_stored.TYPES,
     Error,
     *openapi_faces.TYPES,
 ]
@@ -146,6 +147,11 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
             {"name": "Models", "description": "What this key may use."},
             {"name": "Chat", "description": "Text models."},
             {"name": "Embeddings", "description": "Vectors for search."},
+            {"name": "Files", "description": "What batches read and write; each owner sees its own."},
+            {
+                "name": "Batches",
+                "description": "Many calls in the background, when nobody else needs the models.",
+            },
             {"name": "Service", "description": "Free of charge, never limited."},
         ],
         "paths": _paths(),
@@ -207,6 +213,7 @@ def _paths() -> dict[str, Any]:
                 summary="LLM tokens to their text.",
             )
         },
+        **openapi_stored.paths(_get, _errors),
         "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
@@ -217,8 +224,8 @@ def _paths() -> dict[str, Any]:
 _ERRORS = {
     "400": "The input is wrong; `param` names the field.",
     "401": "No key, or a wrong, expired or revoked one.",
-    "404": "No such model for this key; the message lists those there are.",
     "408": "The body came too slowly.",
+    "404": "No such model, file or batch for this key; the message says where to look.",
     "413": "The body is too large.",
     "415": "The body is packed, or not in UTF-8.",
     "502": "The model server failed; try again.",
