@@ -22,7 +22,7 @@ from scibox.config.settings import PREFIX, RESERVED, RESERVED_PREFIX, SECTIONS, 
 from scibox.config.values import Wrong, decode, from_text
 from scibox.models.catalogue import CatalogueError, catalogue, with_own
 
-TOP_NAMES = ("data", "catalogue", "server", "deadlines", "engines", "models")
+TOP_NAMES = ("data", "catalogue", "server", "deadlines", "engines", "embeddings", "models")
 LAPTOP = Path(__file__).with_name("laptop.toml")  # what is served when nothing is configured
 
 
@@ -67,6 +67,7 @@ def load(
         deadlines=records["deadlines"],
         llama=records["engines.llama"],
         embedder=records["engines.embedder"],
+        embeddings=records["embeddings"],
         models=models,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from scibox.config.records import Deadlines, Embedder, Llama, Server
+from scibox.config.records import Deadlines, Embedder, Embeddings, Llama, Server
 
 PREFIX = "SCIBOX_"
 # Names with our prefix that are not settings: the file itself, what clients use, and the tests' own.
@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "deadlines": Deadlines,
         "engines.llama": Llama,
         "engines.embedder": Embedder,
+        "embeddings": Embeddings,
     }
 )
 

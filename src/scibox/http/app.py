@@ -19,6 +19,7 @@ from scibox.core.events import Emit, Notice
 from scibox.service.pipeline import Pipeline
 from scibox.wire import anthropic, chat, completions, embeddings, errors, openapi, responses
 from scibox.wire.face import Face, Plain
+from scibox.wire.rerank import RerankFace, ScoreFace
 
 from . import paths
 from .calls import Calls
@@ -104,6 +105,9 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/messages", calls(anthropic.Messages()), methods=["POST"]),
         Route("/messages/count_tokens", splitting.count, methods=["POST"]),
         Route("/embeddings", calls(Plain(embeddings.parse)), methods=["POST"]),
+        Route("/rerank", calls(RerankFace()), methods=["POST"]),
+        Route("/v2/rerank", calls(RerankFace()), methods=["POST"]),  # Cohere's clients
+        Route("/score", calls(ScoreFace()), methods=["POST"]),
         Route("/tokenize", splitting.tokenize, methods=["POST"]),
         Route("/detokenize", splitting.detokenize, methods=["POST"]),
         Route("/models", info.models),
