@@ -117,7 +117,7 @@ class RerankFace:
         )
         return Asked(call, reply)
 
-    def error(self, error: SciBoxError) -> bytes:
+    def error(self, error: SciBoxError, request_id: str) -> bytes:
         """OpenAI's shape."""
         return errors.render(error)
 
@@ -144,7 +144,7 @@ class ScoreFace:
         call = _call(request_id, request, texts, "/score", native)
         return Asked(call, ScoreReply(request_id, request.model, len(left), len(right)))
 
-    def error(self, error: SciBoxError) -> bytes:
+    def error(self, error: SciBoxError, request_id: str) -> bytes:
         """OpenAI's shape."""
         return errors.render(error)
 
