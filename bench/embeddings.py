@@ -34,6 +34,8 @@ from service import Service, resident_mb, running
 SETS = Path(__file__).parent / "retrieval"
 SORTED_BATCH = 2048
 MODEL = "multilingual-e5-small"
+NO_CACHE = {"SCIBOX_EMBEDDINGS_CACHE_MEMORY_BYTES": "0", "SCIBOX_EMBEDDINGS_CACHE_DISK_BYTES": "0"}
+PREFIX = "query: "  # as the laptop's configuration has it
 
 
 def corpus(count: int) -> dict[str, list[str]]:
@@ -55,13 +57,13 @@ class Direct:
     def __init__(self, folder: Path) -> None:
         how = recipe.read(folder)
         self._pad = how.pad_id
-        self._splitter = Splitter(folder, how.prefix, how.max_tokens)
+        self._splitter = Splitter(folder, how.max_tokens)
         self._session = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options(2), providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        ids = self._splitter.split(texts)
+        ids = self._splitter.split([PREFIX + text for text in texts])
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), 384), np.float32)
         start = 0
@@ -162,7 +164,7 @@ def write_gguf(packed: Path, into: Path) -> None:
 
 
 class LlamaCpp:
-    def __init__(self, gguf_file: Path, prefix: str) -> None:
+    def __init__(self, gguf_file: Path) -> None:
         os.environ["GOMP_SPINCOUNT"] = "500"
         import xllamacpp  # noqa: PLC0415  # after the variable above, which it reads when loaded
 
@@ -176,12 +178,9 @@ class LlamaCpp:
         made.cpuparams.n_threads = made.cpuparams_batch.n_threads = 2
         made.hostnames = [str(gguf_file.with_suffix(".sock"))]
         self._server = xllamacpp.Server(made)
-        self._prefix = prefix
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        answer = self._server.handle_embeddings(
-            {"input": [self._prefix + text for text in texts], "model": "x"}
-        )
+        answer = self._server.handle_embeddings({"input": [PREFIX + text for text in texts], "model": "x"})
         answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
         return np.array([item["embedding"] for item in answer["data"]], np.float32)
 
@@ -215,7 +214,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=96)
     given = parser.parse_args()
     data = given.data.resolve()
-    with tempfile.TemporaryDirectory() as name, running(data) as service:
+    with tempfile.TemporaryDirectory() as name, running(data, settings=NO_CACHE) as service:
         weights = data / "models" / MODEL
         ways: dict[str, Callable[[list[str]], np.ndarray]] = {
             "service": Whole(service),
@@ -223,7 +222,7 @@ def main() -> None:
         }
         if given.packed:
             write_gguf(given.packed, Path(name) / "e5.gguf")
-            ways["llama.cpp"] = LlamaCpp(Path(name) / "e5.gguf", recipe.read(weights).prefix)
+            ways["llama.cpp"] = LlamaCpp(Path(name) / "e5.gguf")
         for kind, texts in corpus(given.texts).items():
             print(f"{len(texts)} {kind} texts, {given.rounds} interleaved rounds")
             compare(given.rounds, texts, ways)

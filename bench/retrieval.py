@@ -45,7 +45,7 @@ def embedder(weights: Path, recipe_folder: Path) -> Embed:
     """Embeds as the engine does, with a prefix of the caller's choice."""
     how = recipe.read(recipe_folder)
     encoder = Encoder(weights, how, threads=2)
-    splitter = Splitter(recipe_folder, "", how.max_tokens)
+    splitter = Splitter(recipe_folder, how.max_tokens)
 
     def embed(texts: list[str], prefix: str) -> Floats:
         ids = splitter.split([prefix + text for text in texts])

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(data: Path, *flags: str, wait_s: float = 600.0) -> Iterator[Service]:
-    """The service on a free port, with its data in `data`; weights that are there are not fetched again."""
+def running(
+    data: Path, *flags: str, wait_s: float = 600.0, settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """The service on a free port, with its data in `data`; weights that are there are not fetched again.
+
+    `settings` are environment variables of the service's.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="sb-") as folder:
         log = Path(folder) / "log"
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SCIBOX_")}
-        environ |= {"XDG_RUNTIME_DIR": folder, "SCIBOX_DATA": str(data)}
+        environ |= {"XDG_RUNTIME_DIR": folder, "SCIBOX_DATA": str(data), **(settings or {})}
         secret = _secret(environ)
         command = [sys.executable, "-m", "scibox.cli", "serve", "--port", str(port), *flags]
         began = time.monotonic()

@@ -7,9 +7,9 @@ import contextlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -22,8 +22,9 @@ from scibox.gate.keyring import KeyRing
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
+from scibox.router.vectors import Packing, Vectors
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
@@ -33,6 +34,7 @@ from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.work import Tools
 from scibox.store.shelf import Shelf
+from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
@@ -109,11 +111,18 @@ async def rig(
     limits: Limits | None = None,
     pace: Pace | None = None,
     now: Callable[[], float] = time.time,
+    rules: EmbeddingRules | None = None,
+    packing: Packing | None = None,
+    cache_file: Path | None = None,
+    ranker: bool = False,
+    **vectors_replica: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
 
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
     how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
+    `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
+    `ranker`: one more model, of kind `rerank`.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -132,6 +141,7 @@ async def rig(
                 )
                 for context in (8192, 512)
             )
+            vectors = replace(vectors, **vectors_replica)
             dead = Replica(
                 Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
             )
@@ -144,10 +154,23 @@ async def rig(
                 Route(
                     ModelCard("chatty", "chat", "scibox", 1, 8192), (dead, chatty) if fallback else (chatty,)
                 ),
-                Route(ModelCard("vectors", "embedding", "scibox", 1, 512, 32), (vectors,)),
+                Route(
+                    ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32),
+                    (dead, vectors) if fallback else (vectors,),
+                    rules or EmbeddingRules(),
+                ),
             ]
+            if ranker:
+                routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
+            remembered = 2**24 if cache_file else 0
+            cache = VectorCache(remembered, cache_file, remembered, lambda message: None)
             tools = Tools(
-                pipeline=Pipeline(gate, Directory(routes, aliases or {"gpt-test": "chatty"}), router),
+                pipeline=Pipeline(
+                    gate,
+                    Directory(routes, aliases or {"gpt-test": "chatty"}),
+                    router,
+                    Vectors(router, cache, packing or Packing()),
+                ),
                 faces=FACES,
                 shelf=Shelf(data or folder),
                 disk=Disk(),
@@ -191,6 +214,7 @@ async def rig(
                 running.cancel()
                 await server.stop(web, task)
                 client.close()
+                cache.close()
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()

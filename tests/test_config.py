@@ -18,6 +18,7 @@ from scibox.config import (
 )
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+DEPLOYMENTS = "[[models.m.deployments]]\n"
 LAPTOP_MODELS = (
     Model(
         "smollm2-135m-instruct",
@@ -27,6 +28,7 @@ LAPTOP_MODELS = (
     Model(
         "multilingual-e5-small",
         "embedding",
+        prefix="query: ",
         deployments=(Deployment(engine="embedder", weights="multilingual-e5-small"),),
     ),
 )
@@ -205,8 +207,24 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
         ("[models]\nm = 3", "scibox.toml:2: 'm' must be a table"),
         ("[models.m]\nkind = 'chat'", "scibox.toml:1: model 'm' needs at least one deployment"),
         (
+            f"[models.m]\nkind = 'chat'\nprefix = 'q: '\n{DEPLOYMENTS}url = 'http://x/v1'",
+            "scibox.toml:3: 'prefix' means nothing to a model of kind \"chat\"",
+        ),
+        (
+            f"[models.m]\nkind = 'rerank'\n{DEPLOYMENTS}engine = 'fake'",
+            'scibox.toml:3: a model of kind "rerank" needs the url of an upstream that ranks',
+        ),
+        (
+            f"[models.m]\nkind = 'embedding'\n{DEPLOYMENTS}engine = 'llama'\nweights = 'smollm2-135m-instruct'\nslots = 2",
+            "scibox.toml:6: an embedding model on the engine 'llama' has one slot",
+        ),
+        (
+            f"[models.m]\ntoken_ids = 'own'\n{DEPLOYMENTS}engine = 'embedder'\nweights = 'multilingual-e5-small'",
+            "scibox.toml:2: the engine 'embedder' takes texts, no ids of its own",
+        ),
+        (
             "[models.m]\nkind = 'chatty'",
-            "scibox.toml:2: kind must be one of 'chat', 'embedding', not 'chatty'",
+            "scibox.toml:2: kind must be one of 'chat', 'embedding', 'rerank', not 'chatty'",
         ),
         (
             "[models.m]\nkinds = 'chat'",

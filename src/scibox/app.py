@@ -35,11 +35,12 @@ from scibox.http.protocol import Patience
 from scibox.models.catalogue import with_own
 from scibox.models.progress import progress_on
 from scibox.models.pull import pull
-from scibox.models.ready import Weights, local
+from scibox.models.ready import Weights, identity, local
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
+from scibox.router.vectors import Packing, Vectors
 from scibox.service import admin
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
@@ -51,6 +52,7 @@ from scibox.service.runner import Runner
 from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
+from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
@@ -91,6 +93,12 @@ class Box:
         self._client = Client(config.deadlines.connect_s)
         self._ring = KeyRing(store.by_digest())
         self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
+        self._cache = VectorCache(
+            config.embeddings.cache_memory_bytes,
+            config.data / "embeddings.cache.db",
+            config.embeddings.cache_disk_bytes,
+            lambda message: self._log.emit(Notice(message, is_warning=True)),
+        )
         self._routes = [self._route(model) for model in config.models]
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
@@ -138,6 +146,7 @@ class Box:
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
+            self._cache.close()
         _say("Stopped.")
         return 0
 
@@ -197,7 +206,11 @@ class Box:
         limits = self._config.deadlines
         aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
         router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
-        return Pipeline(self._gate, Directory(self._routes, aliases), router)
+        own = self._config.embeddings
+        packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
+        return Pipeline(
+            self._gate, Directory(self._routes, aliases), router, Vectors(router, self._cache, packing)
+        )
 
     def _batch_tools(self) -> Tools:
         own, pace = self._config.files, self._config.batches
@@ -224,7 +237,24 @@ class Box:
             context=model.context or replicas[0].context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
         )
-        return Route(card, replicas)
+        return Route(card, replicas, self._rules(model))
+
+    def _rules(self, model: Model) -> EmbeddingRules:
+        """How texts for this model are treated; its vectors are known by what they depend on."""
+        ways = [
+            (identity(self._weights[d]), d.pooling)
+            if d in self._weights
+            else (d.engine, d.url, d.upstream_model or model.name)
+            for d in model.deployments
+        ]
+        return EmbeddingRules(
+            prefix=model.prefix or "",
+            query_prefix=model.query_prefix,
+            passage_prefix=model.passage_prefix,
+            token_ids=model.token_ids or "cl100k_base",
+            is_matryoshka=model.matryoshka,
+            identity=msgspec.json.encode([model.revision, ways]),
+        )
 
     def _replica(self, model: Model, index: int) -> Replica:
         deployment = model.deployments[index]
@@ -276,10 +306,11 @@ class Box:
                 weights=str(weights.path),
                 name=model.name,
                 threads=deployment.threads or defaults.threads or _cores(),
-                slots=deployment.slots or defaults.slots,
+                slots=1 if model.kind == "embedding" else deployment.slots or defaults.slots,
                 context=context,
                 batch=deployment.batch or defaults.batch,
                 embedding=model.kind == "embedding",
+                pooling=deployment.pooling,
             )
         ), context
 

@@ -15,6 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rig import SECRET, Rig, rig
 from scibox.wire import openapi, openapi_stored
+from scibox.wire.faces import FACES
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))
 
@@ -49,6 +50,8 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
         (openapi.TOKENIZE_EXAMPLE, "TokenizeRequest"),
         (openapi.DETOKENIZE_EXAMPLE, "DetokenizeRequest"),
         (openapi_stored.BATCH_EXAMPLE, "BatchRequest"),
+        (openapi.RERANK_EXAMPLE, "RerankRequest"),
+        (openapi.SCORE_EXAMPLE, "ScoreRequest"),
     ],
 )
 def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
@@ -80,6 +83,8 @@ async def test_what_is_answered_fits_the_document() -> None:
             "Text": await r.client.post(
                 "/detokenize", json={**openapi.DETOKENIZE_EXAMPLE, "model": "chatty"}
             ),
+            "Rerank": await r.client.post("/v1/rerank", json={**openapi.RERANK_EXAMPLE, "model": "vectors"}),
+            "Scores": await r.client.post("/v1/score", json={**openapi.SCORE_EXAMPLE, "model": "vectors"}),
             "Error": await r.client.get("/v1/models/none"),
         }
 
@@ -118,8 +123,24 @@ embedding_bodies = st.builds(
     lambda value, more: {"model": "vectors", "input": value, **more},
     json_values,
     st.dictionaries(
-        st.sampled_from(["encoding_format", "dimensions", "user", "model"]), json_values, max_size=2
+        st.sampled_from(sorted(DOCUMENT["components"]["schemas"]["EmbeddingRequest"]["properties"])),
+        json_values | st.integers(-2, 40),
+        max_size=2,
     ),
+)
+texts = json_values | st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3)
+rank_bodies = st.builds(
+    lambda left, right, more: {"model": "vectors", "query": left, "documents": right, **more},
+    st.text(max_size=9) | json_values,
+    texts,
+    st.dictionaries(
+        st.sampled_from(["top_n", "return_documents", "truncate_prompt_tokens"]),
+        json_values | st.integers(-2, 9),
+        max_size=2,
+    ),
+)
+score_bodies = st.builds(
+    lambda left, right: {"model": "vectors", "text_1": left, "text_2": right}, texts, texts
 )
 raw_bodies = st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode())
 
@@ -183,7 +204,19 @@ def test_no_embedding_body_brings_a_5xx(fuzz: Fuzz, body: dict[str, Any]) -> Non
 
 
 @quick
-@given(st.sampled_from(["/v1/chat/completions", "/v1/embeddings", "/v1/batches", "/v1/files"]), raw_bodies)
+@given(rank_bodies, score_bodies)
+def test_no_body_to_rank_or_score_brings_a_5xx(
+    fuzz: Fuzz, ranked: dict[str, Any], scored: dict[str, Any]
+) -> None:
+    check(fuzz, "/v1/rerank", json.dumps(ranked).encode())
+    check(fuzz, "/v1/score", json.dumps(scored).encode())
+
+
+@quick
+@given(
+    st.sampled_from([f"/v1{name}" for name in (*FACES, "/batches", "/files")]),
+    raw_bodies,
+)
 def test_no_bytes_bring_a_5xx(fuzz: Fuzz, path: str, body: bytes) -> None:
     check(fuzz, path, body)
 

@@ -89,7 +89,7 @@ def _from_wheel(told: Path, into: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def splitter(weights: Path) -> Splitter:
-    return Splitter(weights, "", 512)
+    return Splitter(weights, 512)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +140,7 @@ def test_decomposed_letters_are_read_as_letters(splitter: Splitter) -> None:
 def test_vectors_are_those_of_the_original_engine(engine: Running) -> None:
     recorded = np.frombuffer(base64.b64decode(RECORDED_VECTOR), "<f2").astype(np.float32)
 
-    (vector,) = map(unpack, packed(engine, ["Привет, мир!"]))
+    (vector,) = map(unpack, packed(engine, ["query: Привет, мир!"]))
 
     # The original rounds activations to eight bits; ours are float32.
     assert float(recorded @ vector) > 0.9995

@@ -93,9 +93,11 @@ async def test_a_client_that_leaves_while_sending_leaves_nothing_behind() -> Non
         ({"input": []}, "input"),
         ({"input": ""}, "input"),
         ({"input": ["a", " "]}, "input[1]"),
-        ({"input": [[1, 2, 3]]}, "input[0]"),
+        ({"input": [[1, 2], [100_257]]}, "input[1]"),
         ({"encoding_format": "hex"}, "encoding_format"),
-        ({"input": "x" * 300_000}, "input[0]"),
+        ({"input": "x" * 300_000}, "input"),
+        ({"input": ["x", "x" * 300_000]}, "input[1]"),
+        ({"dimensions": 5}, "dimensions"),
     ],
 )
 async def test_bad_texts_are_named(changes: dict[str, object], param: str) -> None:

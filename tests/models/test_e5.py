@@ -134,7 +134,6 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
         "normalize": True,
         "max_tokens": POSITIONS,
         "dimensions": HIDDEN,
-        "prefix": "query: ",
         "pad_id": 1,
     }
 

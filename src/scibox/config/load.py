@@ -22,7 +22,9 @@ from scibox.config.settings import PREFIX, RESERVED, RESERVED_PREFIX, SECTIONS, 
 from scibox.config.values import Wrong, decode, from_text
 from scibox.models.catalogue import CatalogueError, catalogue, with_own
 
-TOP_NAMES = ("data", "catalogue", "server", "deadlines", "engines", "files", "batches", "models")
+TOP_NAMES = (
+    *("data", "catalogue", "server", "deadlines", "engines", "files", "batches", "embeddings", "models"),
+)
 LAPTOP = Path(__file__).with_name("laptop.toml")  # what is served when nothing is configured
 
 
@@ -69,6 +71,7 @@ def load(
         embedder=records["engines.embedder"],
         files=records["files"],
         batches=records["batches"],
+        embeddings=records["embeddings"],
         models=models,
     )
 

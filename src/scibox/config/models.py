@@ -19,13 +19,15 @@ from scibox.models.ready import NotWeights, local
 
 # What each way to serve a model understands.
 UNDERSTOOD: Mapping[str, frozenset[str]] = {
-    "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch"}),
+    "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch", "pooling"}),
     "embedder": frozenset({"engine", "weights", "threads", "batch_tokens"}),
     "fake": frozenset({"engine", "slots", "context"}),
     "url": frozenset({"url", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
 }
 LONGEST_NAME = 200
-ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
+ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")
+# What only embedding models have.
+FOR_EMBEDDING = ("prefix", "query_prefix", "passage_prefix", "token_ids", "matryoshka", "revision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def _model(name: str, table: object, reader: Reader) -> Model:
     kind = stated or next((found for found in kinds if found is not None), None)
     if kind is None:
         if "kind" not in table:
-            reader.report.add(place, f'model \'{name}\' needs a kind: kind = "chat" or kind = "embedding"')
+            reader.report.add(place, f'model \'{name}\' needs a kind: kind = "chat", "embedding" or "rerank"')
         kind = "chat"
     for index, (deployment, found) in enumerate(zip(deployments, kinds, strict=True)):
         if found not in {None, kind}:
@@ -74,7 +76,26 @@ def _model(name: str, table: object, reader: Reader) -> Model:
                 (*place, "deployments", index, "weights"),
                 f"'{deployment.weights}' is of kind {found}, and model '{name}' of kind {kind}",
             )
+    _check_kind(kind, table, deployments, place, reader)
     return Model(name=name, kind=kind, deployments=deployments, **values)
+
+
+def _check_kind(
+    kind: Kind, table: dict[str, Any], deployments: tuple[Deployment, ...], place: Where, reader: Reader
+) -> None:
+    """Settings and engines that mean something to other kinds of models only."""
+    for key in FOR_EMBEDDING:
+        if key in table and kind != "embedding":
+            reader.report.add((*place, key), f"'{key}' means nothing to a model of kind \"{kind}\"")
+    for index, deployment in enumerate(deployments):
+        at = (*place, "deployments", index)
+        if kind == "rerank" and deployment.url is None and deployment.engine is not None:
+            reader.report.add(at, 'a model of kind "rerank" needs the url of an upstream that ranks')
+        if kind == "embedding" and deployment.engine == "llama" and (deployment.slots or 1) > 1:
+            # Texts of several slots are computed together: that changes their vectors (docs/embeddings.md).
+            reader.report.add((*at, "slots"), "an embedding model on the engine 'llama' has one slot")
+        if kind == "embedding" and deployment.engine == "embedder" and table.get("token_ids") == "own":
+            reader.report.add((*place, "token_ids"), "the engine 'embedder' takes texts, no ids of its own")
 
 
 def _fields(record: type, table: dict[str, Any], place: Where, reader: Reader) -> dict[str, Any]:

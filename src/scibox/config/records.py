@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scibox.core.errors import OperatorError
-from scibox.core.types import Dialect, Kind, Thinking
+from scibox.core.types import Dialect, Kind, Thinking, TokenIds
 
 Engine = Literal["llama", "embedder", "fake"]
+Pooling = Literal["mean", "cls", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ Slots = Annotated[int, Between(1, 1_024)]
 Seconds = Annotated[float, Between(0.001, 7 * 86_400)]
 Days = Annotated[float, Between(0.01, 3_650)]
 FileBytes = Annotated[int, Between(1_024, 2**40)]
+Bytes = Annotated[int, Between(0, 2**44)]
+Texts = Annotated[int, Between(1, 10_000)]
 BodyBytes = Annotated[int, Between(1_024, 2**31 - 1)]
 
 
@@ -96,6 +99,17 @@ class Batches:
 
 
 @dataclass(frozen=True, slots=True)
+class Embeddings:
+    """How many texts are embedded in one sub-call, and how many vectors are remembered; 0 bytes: none."""
+
+    texts_per_call: Texts = 128
+    tokens_per_call: Count = 16_384
+    calls_at_once: Slots = 4
+    cache_memory_bytes: Bytes = 64 * 2**20
+    cache_disk_bytes: Bytes = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One way to serve a model: an embedded `engine` with `weights`, or the `url` of an upstream."""
 
@@ -106,6 +120,7 @@ class Deployment:
     context: Count | None = None
     batch: Count | None = None
     batch_tokens: Count | None = None
+    pooling: Pooling | None = None  # None: what the weights say
     url: str | None = None  # without a slash at its end
     upstream_model: str | None = None
     upstream_key_env: str | None = None
@@ -123,6 +138,12 @@ class Model:
     deployments: tuple[Deployment, ...] = ()
     context: Count | None = None
     dimensions: Count | None = None
+    prefix: str | None = None  # before a text to embed whose caller does not say what it is
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    token_ids: TokenIds | None = None
+    matryoshka: bool = False
+    revision: str | None = None
     owned_by: str = "scibox"
     reasoning: Thinking = "auto"
 
@@ -140,6 +161,7 @@ class Config:
     embedder: Embedder = field(default_factory=Embedder)
     files: Files = field(default_factory=Files)
     batches: Batches = field(default_factory=Batches)
+    embeddings: Embeddings = field(default_factory=Embeddings)
     models: tuple[Model, ...] = ()
 
 

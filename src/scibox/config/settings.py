@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from scibox.config.records import Batches, Deadlines, Embedder, Files, Llama, Server
+from scibox.config.records import Batches, Deadlines, Embedder, Embeddings, Files, Llama, Server
 
 PREFIX = "SCIBOX_"
 # Names with our prefix that are not settings: the file itself, what clients use, and the tests' own.
@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "engines.embedder": Embedder,
         "files": Files,
         "batches": Batches,
+        "embeddings": Embeddings,
     }
 )
 

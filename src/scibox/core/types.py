@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-Kind = Literal["chat", "embedding"]
+Kind = Literal["chat", "embedding", "rerank"]
+Purpose = Literal["query", "passage"]
+Content = str | tuple[int, ...]  # a text, or the LLM token ids of one
+TokenIds = Literal["cl100k_base", "own", "refused"]  # which vocabulary's ids clients send for texts
 Role = Literal["operator", "member"]
 Dialect = Literal["openai", "vllm", "llama"]  # what a replica understands beyond OpenAI's documents
 Thinking = Literal["auto", "opened", "none"]
@@ -57,14 +60,40 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A text to embed, or the LLM token ids of one; `where` names it in errors ("input[3]")."""
+
+    content: Content
+    where: str
+    purpose: Purpose | None = None  # None: the caller did not say
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What is to be embedded, and how the vectors are told."""
+
+    texts: tuple[Text, ...]
+    dimensions: int | None = None
+    as_base64: bool = False
+    truncate: int | None = None  # LLM tokens a text is cut to; -1: the model's limit; None: nothing is cut
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One embedding: little-endian float32 of unit length, and the LLM tokens it was made of."""
+
+    floats: bytes
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A parsed and validated request for one answer.
 
     `fields` holds the top-level fields of the body, each still as the JSON bytes the client sent: the
     gateway changes only what it must and never decodes a prompt to encode it again.
-    `text_bytes` is the size of the prompt's text in UTF-8 (of the longest text, for embeddings), at most,
-    `solid_bytes` the same without white space, at least: the two bounds of its length in LLM tokens. A chat's
-    `solid_bytes` is 0: it is counted where it is needed (`wire/chat.py`).
+    `text_bytes` is the size of the prompt's text in UTF-8, `solid_bytes` the same without white space: the
+    two bounds of its length in LLM tokens. Texts to embed are in `embedding`, measured one by one.
     """
 
     request_id: str
@@ -77,12 +106,12 @@ class Call:
     text_bytes: int = 0
     solid_bytes: int = 0
     items: int = 1  # messages of a chat, texts to embed
-    longest: int = 0  # which of them is the longest
     n: int = 1  # choices asked for, of all prompts together
     prompts: int = 1  # texts to go on from, each with as many of the choices; 0: one of a list
     thinks: bool | None = None  # whether it reasons first, where that can be chosen; None: its own way
     wants_stop: bool = False  # which stop sequence matched, where the replica can say it
     is_background: bool = False  # a line of a batch: nobody waits for it, so other calls come first
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)

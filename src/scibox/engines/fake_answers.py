@@ -39,6 +39,8 @@ async def answer(engine: FakeEngine, writer: asyncio.StreamWriter, request: Rece
                 await _embeddings(engine, writer, request)
             case "POST", "/tokenize":
                 await _send(writer, 200, dialect.tokenized(request.json, engine.name, engine.context))
+            case "POST", "/v1/rerank":
+                await _rerank(engine, writer, request)
             case "POST", "/detokenize":
                 await _send(writer, 200, dialect.detokenized(_field(request, "tokens", list)))
             case "POST", "/apply-template":
@@ -108,12 +110,29 @@ async def _embeddings(engine: FakeEngine, writer: asyncio.StreamWriter, request:
     script = engine.take_script()
     with engine.call():
         await _delay(writer, script)
-        if script.status != 200 or script.html_with_200:
+        if script.status != 200 or script.html_with_200 or script.body is not None:
             await _send_scripted(writer, script)
+            return
+        longest = dialect.longest(body)
+        if longest > engine.context:
+            await _send(writer, 400, _too_long(longest, engine.context))
             return
         text, usage = dialect.embed(body, model=engine.name, dimensions=engine.dimensions)
         await _send_whole(writer, script, text)
         engine.answers.append(Answered(f"embd-fake{len(engine.requests)}", usage))
+
+
+async def _rerank(engine: FakeEngine, writer: asyncio.StreamWriter, request: Received) -> None:
+    body = msgspec.json.decode(request.body, type=dialect.RerankBody)
+    script = engine.take_script()
+    with engine.call():
+        await _delay(writer, script)
+        if script.status != 200 or script.html_with_200 or script.body is not None:
+            await _send_scripted(writer, script)
+            return
+        text, usage = dialect.rerank(body, model=engine.name, dimensions=engine.dimensions)
+        await _send_whole(writer, script, text)
+        engine.answers.append(Answered(f"rerank-fake{len(engine.requests)}", usage))
 
 
 def _too_long(prompt_tokens: int, context: int) -> bytes:

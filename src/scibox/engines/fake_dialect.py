@@ -11,6 +11,7 @@ import hashlib
 import math
 from array import array
 from dataclasses import dataclass
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,6 +75,13 @@ class TokenizeBody(msgspec.Struct, frozen=True):
     prompt: str | None = None
     messages: list[dict[str, Any]] = []
     return_token_strs: bool = False
+
+
+class RerankBody(msgspec.Struct, frozen=True):
+    """A query and what is to be ranked by it."""
+
+    query: str
+    documents: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +266,23 @@ def vector_of(text: str, dimensions: int) -> array[float]:
     values = [int.from_bytes(raw[i : i + 2], "big") - 32_767.5 for i in range(0, len(raw), 2)]
     norm = math.sqrt(sum(value * value for value in values))
     return array("f", (value / norm for value in values))
+
+
+def rerank(body: RerankBody, *, model: str, dimensions: int) -> tuple[bytes, Usage]:
+    """The body of a ranking, in the order of the documents as llama-server has it, and its usage."""
+    query = vector_of(body.query, dimensions)
+    results = [
+        {"index": index, "relevance_score": sum(map(mul, query, vector_of(text, dimensions)))}
+        for index, text in enumerate(body.documents)
+    ]
+    usage = Usage(sum(count_tokens(text) for text in (body.query, *body.documents)))
+    counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
+    return msgspec.json.encode({"model": model, "object": "list", "usage": counts, "results": results}), usage
+
+
+def longest(body: EmbeddingsBody) -> int:
+    """LLM tokens of the longest text."""
+    return max((count_tokens(text) for text in _texts(body.input)), default=0)
 
 
 def embed(body: EmbeddingsBody, *, model: str, dimensions: int) -> tuple[bytes, Usage]:

@@ -63,7 +63,8 @@ def configure(params: xllamacpp.CommonParams, settings: Settings, cores: int) ->
     threads = settings.threads or cores
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_parallel = settings.slots
-    params.n_ctx = settings.context * settings.slots  # it is divided among the slots
+    # It is divided among the slots. A text to embed of exactly the context would be refused: one more.
+    params.n_ctx = (settings.context + settings.embedding) * settings.slots
     # A pooled text must fit into one batch: a longer one is answered with 500.
     batch = max(settings.batch, settings.context) if settings.embedding else settings.batch
     params.n_batch = params.n_ubatch = batch

@@ -20,7 +20,6 @@ from scibox.models.charsmap import pack
 from scibox.models.e5_file import BLOCK, Blocks, File, Sizes, Vocabulary
 
 # Chosen on docs/embeddings.md: an embeddings API does not say what is a question and what is a passage.
-PREFIX = "query: "
 OPSET = 18
 CONTRIB = "com.microsoft"
 SPACE = "▁"
@@ -43,7 +42,6 @@ def recipe(sizes: Sizes, vocabulary: Vocabulary) -> dict[str, object]:
         "normalize": True,
         "max_tokens": sizes.positions,
         "dimensions": sizes.hidden,
-        "prefix": PREFIX,
         "pad_id": vocabulary.pad,
     }
 

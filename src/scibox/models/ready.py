@@ -100,6 +100,17 @@ def installed(name: str, models_dir: Path) -> Weights | None:
     return Weights(name, manifest.kind, manifest.engine, manifest.context, manifest.dimensions, path)
 
 
+def identity(weights: Weights) -> str:
+    """What the answers of weights depend on: the digests of their files, else names, sizes and times."""
+    folder = weights.path if weights.path.is_dir() else weights.path.parent
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return " ".join(f"{name} {piece.sha256}" for name, piece in sorted(manifest.files.items()))
+    files = sorted(weights.path.iterdir()) if weights.path.is_dir() else [weights.path]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    return " ".join(f"{file.name} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)
+
+
 def installed_names(models_dir: Path) -> frozenset[str]:
     """Return the names of all ready weights."""
     if not models_dir.is_dir():

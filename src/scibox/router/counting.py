@@ -1,4 +1,7 @@
-"""Long prompts are refused before the engine works on them, as far as their length can be known."""
+"""Long prompts are refused before the engine works on them, as far as their length can be known.
+
+Texts to embed are measured in `lengths.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from .tokenizer import Tokenizer, of
 
 
 async def refuse_too_long(tokenizer: Tokenizer, call: Call, replica: Replica) -> None:
-    """Raise `ContextTooLong` for a prompt that cannot fit; count it only where the bounds do not tell.
+    """Raise `ContextTooLong` for a chat that cannot fit; count it only where the bounds do not tell.
 
-    Counting runs in the engine's HTTP thread and takes no slot. The embedder counts every text itself
-    before it embeds any, so it is not asked twice.
+    Counting runs in the engine's HTTP thread and takes no slot.
     """
+    if call.kind != "chat":
+        return
     match _fit(call, replica):
         case Fit.TOO_LONG:
             raise _too_long(call, replica, None)
-        case Fit.UNKNOWN if replica.counts and call.kind == "chat":
+        case Fit.UNKNOWN if replica.counts:
             count = await _count(tokenizer, call, replica)
             if replica.context is not None and count >= replica.context:
                 raise _too_long(call, replica, count)
@@ -30,8 +34,6 @@ async def refuse_too_long(tokenizer: Tokenizer, call: Call, replica: Replica) ->
 
 def _fit(call: Call, replica: Replica) -> Fit:
     """What the bounds say; a chat is read for the second one only where the first does not tell."""
-    if call.kind != "chat":
-        return fit(call.text_bytes, call.solid_bytes, replica.context)
     overhead = chat_overhead(call.items)
     found = fit(call.text_bytes, call.solid_bytes, replica.context, overhead)
     if found is not Fit.UNKNOWN or call.solid_bytes:
@@ -48,10 +50,9 @@ async def _count(tokenizer: Tokenizer, call: Call, replica: Replica) -> int:
 
 
 def _too_long(call: Call, replica: Replica, count: int | None) -> ContextTooLong:
-    where = "messages" if call.kind == "chat" else f"input[{call.longest}]"
     length = f"{count} LLM tokens" if count else f"{call.text_bytes} bytes"
     return ContextTooLong(
-        f"The text in '{where}' is too long: it has {length}, the model's context is "
+        f"The text in 'messages' is too long: it has {length}, the model's context is "
         f"{replica.context} LLM tokens. Shorten it or split it.",
-        param=where,
+        param="messages",
     )

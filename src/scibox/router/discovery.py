@@ -66,11 +66,7 @@ async def ask_template(client: Client, replica: Replica) -> None:
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:
     """Fill in what is not known; ends when every server has answered once."""
-    unasked = [
-        replica
-        for replica in replicas
-        if not replica.is_local and (replica.context is None or replica.dialect is None)
-    ]
+    unasked = [replica for replica in replicas if replica.context is None or replica.dialect is None]
     while unasked:
         answered = await asyncio.gather(*(ask(client, replica) for replica in unasked))
         unasked = [replica for replica, has in zip(unasked, answered, strict=True) if not has]

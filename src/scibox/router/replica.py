@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from scibox.core.types import Dialect, ModelCard, Thinking
+from scibox.core.types import Dialect, ModelCard, Purpose, Thinking, TokenIds
 from scibox.upstream.address import Address
 from scibox.wire.orders import Target
 
@@ -43,11 +43,32 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingRules:
+    """How an embedding model wants to be asked.
+
+    `identity` is of the weights, as far as it can be known: vectors of one identity are the same for ever.
+    """
+
+    prefix: str = ""  # before a text of which the caller does not say what it is
+    query_prefix: str | None = None  # None: `prefix`
+    passage_prefix: str | None = None
+    token_ids: TokenIds = "cl100k_base"  # noqa: S105 - LLM tokens
+    is_matryoshka: bool = False  # was trained so that the first numbers of a vector are a vector
+    identity: bytes = b""
+
+    def prefix_of(self, purpose: Purpose | None) -> str:
+        """What stands before a text of that purpose."""
+        own = {"query": self.query_prefix, "passage": self.passage_prefix}.get(purpose or "")
+        return self.prefix if own is None else own
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A model and the replicas that serve it, in order of preference."""
 
     card: ModelCard
     replicas: tuple[Replica, ...]
+    rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
 
     @property
     def has_tokenizer(self) -> bool:

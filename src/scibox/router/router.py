@@ -52,9 +52,13 @@ class Router:
         self._deadlines = deadlines
         self.tokenizer = Tokenizer(client)
 
+    def ends_at(self) -> float:
+        """When a call that begins now must have ended, in the loop's time."""
+        return asyncio.get_running_loop().time() + self._deadlines.total_s
+
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
         """The chunks of the first replica that answers."""
-        ends_at = asyncio.get_running_loop().time() + self._deadlines.total_s
+        ends_at = self.ends_at()
         failure: SciBoxError | None = None
         for replica in route.replicas:
             has_begun = False
@@ -121,7 +125,7 @@ class Router:
                     async for chunk in chunks:
                         yield chunk
             else:
-                async with _until(ends_at):
+                async with until(ends_at):
                     answer = answers.whole(await exchange.read_all(), sent.reading)
                 yield answer
         finally:
@@ -129,7 +133,7 @@ class Router:
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
         first_at = asyncio.get_running_loop().time() + self._deadlines.first_chunk_s
-        async with _until(min(first_at, ends_at) if call.stream else ends_at):
+        async with until(min(first_at, ends_at) if call.stream else ends_at):
             await exchange.open()
             if exchange.status != 200:
                 raise answers.refusal(exchange.status, await exchange.read_error())
@@ -141,7 +145,7 @@ class Router:
         now = asyncio.get_running_loop().time
         patience_s = self._deadlines.first_chunk_s
         while not stream.finished:
-            async with _until(min(now() + patience_s, ends_at)):
+            async with until(min(now() + patience_s, ends_at)):
                 received = await exchange.read()
             if not received:
                 stream.close()
@@ -150,12 +154,12 @@ class Router:
                 yield chunk
             patience_s = self._deadlines.next_chunk_s
         # Read to the end, so that the connection can serve the next call.
-        async with _until(min(now() + 1.0, ends_at)):
+        async with until(min(now() + 1.0, ends_at)):
             await exchange.read()
 
 
 @asynccontextmanager
-async def _until(at: float) -> AsyncIterator[None]:
+async def until(at: float) -> AsyncIterator[None]:
     """`asyncio.timeout_at` whose end is `UpstreamTimeout`."""
     try:
         async with asyncio.timeout_at(at):

@@ -7,10 +7,20 @@ from dataclasses import replace
 
 from scibox.core.errors import InvalidRequest, ModelNotFound
 from scibox.core.names import nearest
-from scibox.core.types import Call, Key, ModelCard
+from scibox.core.types import Call, Key, Kind, ModelCard
 from scibox.router.replica import Route
 
-_ENDPOINT = {"chat": "/v1/chat/completions", "embedding": "/v1/embeddings"}
+_ENDPOINT: Mapping[Kind, str] = {
+    "chat": "/v1/chat/completions",
+    "embedding": "/v1/embeddings",
+    "rerank": "/v1/rerank",
+}
+# Which kinds of models can do a kind of call: vectors rank and score by their angle.
+_ABLE: Mapping[Kind, frozenset[Kind]] = {
+    "chat": frozenset({"chat"}),
+    "embedding": frozenset({"embedding"}),
+    "rerank": frozenset({"rerank", "embedding"}),
+}
 _SHOWN = 20  # names in an error message
 
 
@@ -39,12 +49,8 @@ class Directory:
     def route(self, key: Key, call: Call) -> Route:
         """Where a call goes; refuses a model that this key may not use or that does another kind of work."""
         route = self._find(key, call.model)
-        if route.card.kind != call.kind:
-            raise InvalidRequest(
-                f"'{call.model}' serves {_ENDPOINT[route.card.kind]}, not {_ENDPOINT[call.kind]}.",
-                param="model",
-                code="wrong_kind_of_model",
-            )
+        if route.card.kind not in _ABLE[call.kind]:
+            raise self._unable(key, call, route.card)
         return route
 
     def splitting_route(self, key: Key, name: str) -> Route:
@@ -67,6 +73,15 @@ class Directory:
         if route is None or not key.may_use(route.card.name):
             raise self._unknown(key, name)
         return route
+
+    def _unable(self, key: Key, call: Call, card: ModelCard) -> InvalidRequest:
+        able = [other.name for other in self.cards(key) if other.kind in _ABLE[call.kind]]
+        hint = f"Models that can: {', '.join(able[:_SHOWN])}." if able else "No model of this key can."
+        return InvalidRequest(
+            f"'{call.model}' serves {_ENDPOINT[card.kind]}, not {_ENDPOINT[call.kind]}. {hint}",
+            param="model",
+            code="wrong_kind_of_model",
+        )
 
     def _unknown(self, key: Key, name: str) -> ModelNotFound:
         names = [card.name for card in self.cards(key)]

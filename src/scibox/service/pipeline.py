@@ -4,6 +4,7 @@
     2  directory.route(key, call) -> Route       which model, may this key use it
     3  gate.admit(key, call)      -> Ticket      one per call
     4  router.stream(call, route) -> chunks      replicas, deadlines, another attempt before the first chunk
+       (vectors.stream for texts to embed: sub-calls that go that way, and the cache)
     5  ticket.count(chunk)                       usage seen so far
     6  the ticket closes          -> settle      exactly once: finished, error, client gone
 
@@ -17,7 +18,9 @@ from contextlib import aclosing
 
 from scibox.core.types import Call, Chunk, Key
 from scibox.gate.gate import Gate
+from scibox.router.replica import Route
 from scibox.router.router import Router
+from scibox.router.vectors import Vectors
 from scibox.wire.tokenize import Tokens, Wanted
 
 from .directory import Directory
@@ -26,9 +29,10 @@ from .directory import Directory
 class Pipeline:
     """Joins the gate, the directory and the router."""
 
-    def __init__(self, gate: Gate, directory: Directory, router: Router) -> None:
+    def __init__(self, gate: Gate, directory: Directory, router: Router, vectors: Vectors) -> None:
         self._gate = gate
         self._router = router
+        self._vectors = vectors
         self.directory = directory
 
     def enter(self, secret: str) -> Key:
@@ -60,9 +64,12 @@ class Pipeline:
         route = self.directory.route(key, call)
         async with (
             self._gate.admit(key, call, route.card.name) as ticket,
-            aclosing(self._router.stream(call, route)) as chunks,
+            aclosing(self._way(call, route).stream(call, route)) as chunks,
         ):
             async for chunk in chunks:
                 ticket.count(chunk)
                 if chunk.data:
                     yield chunk
+
+    def _way(self, call: Call, route: Route) -> Router | Vectors:
+        return self._vectors if call.embedding and route.card.kind == "embedding" else self._router

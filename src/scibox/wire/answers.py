@@ -59,6 +59,7 @@ class _Answer(Struct):
     error: _Error | str | None = None
     choices: list[_Choice] | None = None
     data: list[msgspec.Raw] | None = None
+    results: list[msgspec.Raw] | None = None  # of a rerank model
 
 
 # llama-server's words for an embedding input over its batch, which `engines/llama.py` makes the context.
@@ -199,7 +200,7 @@ def whole(body: bytes, reading: Reading) -> Chunk:
     """A non-streamed answer, checked to be one."""
     _refuse_bad_utf8(body)
     answer = _decode(body)
-    if answer.error is not None or not (answer.choices if reading.is_text else answer.data):
+    if answer.error is not None or not (answer.choices if reading.is_text else answer.data or answer.results):
         raise UpstreamBroken(_BROKEN)
     if any(choice.message is None and choice.text is None for choice in answer.choices or ()):
         raise UpstreamBroken(_BROKEN)

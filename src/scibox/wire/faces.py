@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from . import anthropic, chat, completions, embeddings, responses
 from .face import Face, Plain
+from .rerank import RerankFace, ScoreFace
 
 FACES: Mapping[str, Face] = MappingProxyType(
     {
@@ -15,5 +16,8 @@ FACES: Mapping[str, Face] = MappingProxyType(
         "/responses": responses.Responses(),
         "/messages": anthropic.Messages(),
         "/embeddings": Plain(embeddings.parse),
+        "/rerank": RerankFace(),
+        "/v2/rerank": RerankFace(),  # Cohere's clients
+        "/score": ScoreFace(),
     }
 )

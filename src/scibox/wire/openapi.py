@@ -12,6 +12,7 @@ from .chat import ChatRequest
 from .embeddings import EmbeddingRequest
 from .extras import UNDERSTOOD, Extras
 from .info import Health, KeyInfo, Model, ModelList
+from .rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from .tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 CHAT_EXAMPLE = {
@@ -26,6 +27,18 @@ CHAT_EXAMPLE = {
 EMBEDDING_EXAMPLE = {
     "model": "multilingual-e5-small",
     "input": ["Что такое квантовая запутанность?", "What is quantum entanglement?"],
+}
+RERANK_EXAMPLE = {
+    "model": "multilingual-e5-small",
+    "query": "What is the capital of France?",
+    "documents": ["Paris is the capital of France.", "Bread is baked in an oven."],
+    "top_n": 1,
+    "return_documents": True,
+}
+SCORE_EXAMPLE = {
+    "model": "multilingual-e5-small",
+    "text_1": "What is the capital of France?",
+    "text_2": ["Paris is the capital of France.", "Bread is baked in an oven."],
 }
 
 TOKENIZE_EXAMPLE = {"model": "smollm2-135m-instruct", "prompt": "Name three colours."}
@@ -107,6 +120,10 @@ _TYPES = [
     EmbeddingRequest,
     ChatCompletion,
     EmbeddingList,
+    RerankRequest,
+    Rerank,
+    ScoreRequest,
+    Scores,
     ModelList,
     Model,
     KeyInfo,
@@ -199,6 +216,18 @@ def _paths() -> dict[str, Any]:
         "/v1/embeddings": {
             "post": _post(
                 "createEmbedding", "Embeddings", "EmbeddingRequest", "EmbeddingList", EMBEDDING_EXAMPLE
+            )
+        },
+        "/v1/rerank": {
+            "post": _post(
+                *("rerank", "Embeddings", "RerankRequest", "Rerank", RERANK_EXAMPLE),
+                summary="Rank documents by a query.",
+            )
+        },
+        "/v1/score": {
+            "post": _post(
+                *("score", "Embeddings", "ScoreRequest", "Scores", SCORE_EXAMPLE),
+                summary="Score pairs of texts.",
             )
         },
         "/tokenize": {

@@ -50,7 +50,7 @@ def _thinking(call: Call, dialect: Dialect) -> Call:
 
 def order(call: Call, target: Target) -> Order:
     """The request for this replica; `InvalidRequest` names a parameter that it does not understand."""
-    if call.kind == "embedding":
+    if call.kind != "chat":
         return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False))
     call = _thinking(call, target.dialect)
     reading = Reading(

@@ -50,7 +50,7 @@ def _load(settings: Settings) -> Ready:
 
     how = recipe.read(settings.folder)
     encoder = Encoder(settings.folder, how, settings.threads)
-    splitter = Splitter(settings.folder, how.prefix, how.max_tokens)
+    splitter = Splitter(settings.folder, how.max_tokens)
     desk = Desk(encoder, settings.batch_tokens, how.max_tokens)
     return Ready(splitter, desk, encoder.dimensions, how.max_tokens)
 

@@ -1,4 +1,4 @@
-"""How a folder of weights becomes vectors: pooling, length, prefix.
+"""How a folder of weights becomes vectors: pooling, length.
 
 `embedder.json` says it; without it the files that sentence-transformers keeps beside a model are asked.
 """
@@ -18,7 +18,10 @@ OFFSET_FAMILY = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done around the graph. `prefix` stands before every text; `dimensions` 0: ask the graph."""
+    """What is done around the graph. `dimensions` 0: ask the graph.
+
+    `prefix` does nothing: older files have it, and since then the gateway's configuration says it.
+    """
 
     pooling: Pooling = "mean"
     normalize: bool = True

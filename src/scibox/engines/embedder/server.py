@@ -107,7 +107,9 @@ class App:
         loop = asyncio.get_running_loop()
         ids = await loop.run_in_executor(self._splitting, ready.splitter.split, texts)
         vectors = await ready.desk.embed(ids)
-        return reply.render(self._name, vectors, as_base64=as_base64, prompt_tokens=sum(map(len, ids)))
+        return reply.render(
+            self._name, vectors, as_base64=as_base64, prompt_tokens=[len(text) for text in ids]
+        )
 
     async def _tokenize(self, receive: Receive) -> tuple[int, bytes]:
         ready = self._loaded()

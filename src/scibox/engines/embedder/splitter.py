@@ -18,15 +18,14 @@ TEXTS_AT_ONCE = 64
 
 
 class Splitter:
-    """Adds the prefix and the special ids; refuses what the model cannot read whole."""
+    """Adds the special ids; refuses what the model cannot read whole."""
 
-    def __init__(self, folder: Path, prefix: str, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         # A file may ask for cutting and padding; nothing is cut in silence here, and padding is the line's.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._size = self._tokenizer.get_vocab_size()
-        self._prefix = prefix
         self._max_tokens = max_tokens
 
     def split(self, texts: Sequence[str]) -> list[Ids]:
@@ -35,7 +34,7 @@ class Splitter:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]
             self._try_beginnings(some, start)
-            encoded = self._tokenizer.encode_batch_fast([self._prefix + text for text in some])
+            encoded = self._tokenizer.encode_batch_fast(list(some))
             for index, one in enumerate(encoded, start):
                 if len(one) > self._max_tokens:
                     raise self._too_long(index, str(len(one)))
@@ -43,7 +42,7 @@ class Splitter:
         return found
 
     def ids(self, text: str, *, special: bool) -> list[int]:
-        """The ids of one text alone: no prefix, special ids if asked for."""
+        """The ids of one text alone; special ones if asked for."""
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return found
 
@@ -67,7 +66,7 @@ class Splitter:
             if len(text) <= enough:
                 continue
             # The cut may split a piece in two and so count one more: the last two are not counted.
-            count = len(self._tokenizer.encode(self._prefix + text[:enough])) - 2
+            count = len(self._tokenizer.encode(text[:enough])) - 2
             if count > self._max_tokens:
                 raise self._too_long(index, f"more than {count}")
 
