@@ -9,9 +9,18 @@ import msgspec
 import pytest
 
 from scibox.wire import chat, parameters, schemas
+from scibox.wire.anthropic_request import MessagesCountRequest, MessagesRequest
+from scibox.wire.completions import CompletionRequest
+from scibox.wire.responses_request import ResponsesRequest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text("utf-8")
-RECORDS: dict[str, type[msgspec.Struct]] = {"POST /v1/chat/completions": chat.ChatRequest}
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    "POST /v1/chat/completions": chat.ChatRequest,
+    "POST /v1/completions": CompletionRequest,
+    "POST /v1/responses": ResponsesRequest,
+    "POST /v1/messages": MessagesRequest,
+    "POST /v1/messages/count_tokens": MessagesCountRequest,
+}
 
 
 def section(heading: str) -> str:

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
 
-from . import body, extras, formats, messages, tools
+from . import body, bounds, extras, formats, messages, tools
 from .body import Strict
 from .messages import Message
 from .tools import ToolChoice, Tools
@@ -208,8 +208,8 @@ def parse(request_id: str, raw: bytes) -> Call:
     messages.check(request.messages)
     _check(request)
     tools.check(request.tools, request.tool_choice)
-    formats.check(request.response_format)
     extras.check(fields)
+    bounds.check(fields)
     options = request.stream_options
     return Call(
         request_id=request_id,

@@ -112,8 +112,10 @@ def _format(wanted: _Format) -> Iterator[tuple[str, Constraint]]:
     match wanted.type:
         case "text":
             return
+        case "json_object" if _is_empty(bytes(wanted.schema)):
+            yield "response_format", Json(ANY_OBJECT)
         case "json_object":
-            yield "response_format", Json(bytes(wanted.schema) or ANY_OBJECT)
+            yield "response_format.schema", Json(bytes(wanted.schema))
         case "json_schema":
             path = "response_format.json_schema.schema"
             schema = bytes(wanted.json_schema.schema if wanted.json_schema else wanted.schema)

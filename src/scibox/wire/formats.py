@@ -11,12 +11,14 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Raw, field
 
-from . import schemas
 from .body import Strict
 
 # Python's `$` would take a line feed at the end.
 Identifier = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
 Schema = Annotated[Raw, Meta(extra_json_schema={"type": "object"}, description="A JSON schema.")]
+AnySchema = Annotated[
+    Raw, Meta(extra_json_schema={"type": ["object", "null"]}, description="A JSON schema, or null for none.")
+]
 
 
 class TextFormat(Strict, frozen=True, tag_field="type", tag="text"):
@@ -26,7 +28,7 @@ class TextFormat(Strict, frozen=True, tag_field="type", tag="text"):
 class JsonObjectFormat(Strict, frozen=True, tag_field="type", tag="json_object"):
     """Any JSON object; with `schema` (llama-server's way) one that the schema describes."""
 
-    schema: Schema = field(default_factory=Raw)
+    schema: AnySchema = field(default_factory=Raw)
 
 
 class NamedSchema(Strict, frozen=True):
@@ -45,14 +47,3 @@ class JsonSchemaFormat(Strict, frozen=True, tag_field="type", tag="json_schema")
 
 
 ResponseFormat: TypeAlias = TextFormat | JsonObjectFormat | JsonSchemaFormat
-
-
-def check(wanted: ResponseFormat | None) -> None:
-    """Raise `InvalidRequest` for a schema that cannot be enforced."""
-    match wanted:
-        case JsonSchemaFormat(named):
-            schemas.check_schema(bytes(named.schema), "response_format.json_schema.schema")
-        case JsonObjectFormat(schema) if bytes(schema) not in {b"", b"null"}:
-            schemas.check_schema(bytes(schema), "response_format.schema")
-        case _:
-            return

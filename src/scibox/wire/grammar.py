@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from . import schemas
 from .constraints import Choice, Constraint, Grammar, Json, Regex
 
 HEAD = "%llguidance {}\n"
@@ -66,6 +67,7 @@ def json_schema(schema: bytes) -> str:
     decoded: Any = msgspec.json.decode(schema)  # Any: a JSON schema
     if not isinstance(decoded, dict):
         decoded = {} if decoded is True else {"not": {}}
+    schemas.simplify(decoded)
     _narrow_patterns(decoded)
     if not _COMBINE.search(schema):
         _close(decoded)

@@ -16,9 +16,9 @@ from msgspec import Raw
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
 
-from . import chat, dialogue, grammar, schemas
+from . import bounds, chat, dialogue, grammar, schemas
 from .constraints import FIELDS as CONSTRAINING
-from .constraints import Choice, Constraint, Grammar, Json, Regex, constraint
+from .constraints import Choice, Constraint, Grammar, Json, constraint
 from .offers import Offer, instructions, offer
 from .target import Target
 
@@ -90,18 +90,10 @@ def bind(fields: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _bound(path: str, limit: Constraint) -> None:
-    """Refuse what would take llama-server's one thread too long to compile, or cannot be compiled."""
-    match limit:
-        case Json(schema):
-            schemas.check_schema(schema, path)
-        case Regex(pattern):
-            schemas.check_pattern(grammar.whole_pattern(pattern), path)
-        case Grammar(text):
-            schemas.check_grammar(text, path)
-        case Choice(texts) if sum(map(len, texts)) > schemas.MAX_GRAMMAR_BYTES:
-            raise InvalidRequest(f"'{path}' is longer than {schemas.MAX_GRAMMAR_BYTES} bytes.", param=path)
-        case _:
-            return
+    """Refuse what cannot be enforced; a call may have come through a door that does not look."""
+    bounds.bound(path, limit)
+    if isinstance(limit, Grammar):  # in the dialect of this engine
+        schemas.check_grammar(limit.text, path)
 
 
 def _calls(offered: Offer, limit: Constraint | None) -> str:

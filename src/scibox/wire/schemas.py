@@ -89,7 +89,7 @@ def check_object_schema(raw: bytes, param: str) -> int:
     """`check_schema` for what must describe an object: the parameters of a function."""
     weight = check_schema(raw, param)
     schema = msgspec.json.decode(raw)
-    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+    if schema.get("type", "object") != "object":
         raise _refusal(param, 'must be a JSON schema of "type": "object".')
     return weight
 
@@ -103,19 +103,24 @@ def check_pattern(pattern: str, param: str) -> None:
 
 def check_grammar(text: str, param: str) -> None:
     """Raise `InvalidRequest` unless this grammar, in llguidance's Lark, compiles and stays small."""
-    if len(text.encode()) > MAX_GRAMMAR_BYTES:
-        raise _refusal(param, f"is larger than {MAX_GRAMMAR_BYTES} bytes.")
+    bound_grammar(text, param)
     if "%json" in text or "%llguidance" in text:
         raise _refusal(param, "may not hold %json or %llguidance; give a schema as 'response_format'.")
-    counts = [int(n[:9]) for found in _COUNTED.findall(text) for n in found if n]
-    if sum(counts) > MAX_WEIGHT:
-        raise _refusal(param, f"repeats more than {MAX_WEIGHT} times; write it with * or +.")
-    if text.count("(") > MAX_WEIGHT or patterns.depth(text) > MAX_PATTERN_DEPTH:
-        raise _refusal(param, f"is nested deeper than {MAX_PATTERN_DEPTH} levels; name its parts.")
     if found := _trial("lark", text):
         raise _refusal(
             param, f"is no grammar that can be enforced (in the Lark dialect of llguidance): {found}."
         )
+
+
+def bound_grammar(text: str, param: str) -> None:
+    """Raise `InvalidRequest` for a grammar, in whatever dialect, that would take long to compile."""
+    if len(text.encode()) > MAX_GRAMMAR_BYTES:
+        raise _refusal(param, f"is larger than {MAX_GRAMMAR_BYTES} bytes.")
+    counts = [int(n[:9]) for found in _COUNTED.findall(text) for n in found if n]
+    if sum(counts) > MAX_WEIGHT:
+        raise _refusal(param, f"repeats more than {MAX_WEIGHT} times; write it with * or +.")
+    if patterns.depth(text) > MAX_PATTERN_DEPTH:
+        raise _refusal(param, f"is nested deeper than {MAX_PATTERN_DEPTH} levels; name its parts.")
 
 
 @lru_cache(maxsize=128)  # clients send the same tools with every call
@@ -126,7 +131,7 @@ def _checked(raw: bytes, param: str) -> int:
         raise _refusal(param, f"is nested deeper than {MAX_DEPTH} levels.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _refusal(param, f"is not valid JSON: {error}.") from None
-    if not isinstance(schema, dict | bool):
+    if not isinstance(schema, dict):
         raise _refusal(param, "must be a JSON schema: an object.")
     walk = _Walk(schema, param)
     walk.all()

@@ -11,7 +11,7 @@ from scibox.core.names import nearest
 
 from . import schemas
 from .body import Strict
-from .formats import Identifier, Schema
+from .formats import AnySchema, Identifier
 
 MAX_TOOLS = 128
 
@@ -21,7 +21,7 @@ class Function(Strict, frozen=True):
 
     name: Identifier
     description: str | None = None
-    parameters: Schema = field(default_factory=Raw)
+    parameters: AnySchema = field(default_factory=Raw)
     strict: bool | None = None
 
 
