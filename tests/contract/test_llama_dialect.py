@@ -77,7 +77,7 @@ async def served(models_dir: Path) -> AsyncIterator[Served]:
 
 
 async def test_the_template_of_smollm_shows_no_tools(served: Served) -> None:
-    await served.ask(max_tokens=1)
+    await served.ask(tools=[CLOCK], max_tokens=1)
 
     assert served.replica.has_tools is False
 

@@ -96,16 +96,18 @@ def by_example(question: str) -> list[dict[str, Any]]:
     return [*messages, {"role": "user", "content": question}]
 
 
-async def test_the_template_is_asked_once(served: Served) -> None:
+async def test_the_template_is_asked_when_a_call_first_speaks_of_tools(served: Served) -> None:
     await served.ask(max_tokens=1)
+    assert served.replica.has_tools is None
+
+    await served.ask(tools=[WEATHER], max_tokens=1)
 
     assert (served.replica.has_tools, served.replica.is_hermes) == (True, True)
 
 
 @pytest.mark.parametrize("is_hermes", [True, False])
 async def test_a_call_that_the_model_decides_on(served: Served, is_hermes: bool) -> None:
-    await served.ask(max_tokens=1)
-    served.replica.is_hermes = is_hermes  # False: read by the engine itself
+    served.replica.has_tools, served.replica.is_hermes = True, is_hermes  # False: read by the engine itself
     fields = {"messages": by_example("Paris"), "tools": [WEATHER], "max_tokens": 60}
     fields["parallel_tool_calls"] = False
     [choice] = (await served.ask(**fields))["choices"]
