@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import pytest_asyncio
+from served import HI, Served, calls_of, finish_of, text_of
 
 from rig import socket_folder
 from scibox.core.errors import InvalidRequest
-from scibox.core.types import ModelCard, Usage
+from scibox.core.types import Usage
 from scibox.engines import llama
 from scibox.engines.supervisor import Supervisor
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import Replica
 from scibox.router.router import Deadlines, Router
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
-from scibox.wire import chat
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
-HI = [{"role": "user", "content": "Tell me about Ada Lovelace."}]
 PERSON = {
     "type": "object",
     "properties": {
@@ -55,40 +53,6 @@ CLOCK = {"type": "function", "function": {"name": "get_time"}}
 SCHEMAS = {"get_weather": CITY, "get_time": {"type": "object", "maxProperties": 0}}
 
 
-class Served:
-    """One model on one real engine, asked as the pipeline does."""
-
-    def __init__(self, router: Router, replica: Replica) -> None:
-        self.router = router
-        self.replica = replica
-        self.route = Route(ModelCard("m", "chat", "scibox", 1, 1024), (replica,))
-        self.usage = Usage()
-
-    async def ask(self, **fields: Any) -> dict[str, Any]:
-        """A whole answer."""
-        [body] = await self._chunks(fields)
-        answer: dict[str, Any] = json.loads(body)
-        return answer
-
-    async def stream(self, **fields: Any) -> list[dict[str, Any]]:
-        """The events of a streamed answer, which ends with `[DONE]`."""
-        sent = await self._chunks({**fields, "stream": True})
-        assert all(event.startswith(b"data: ") and event.endswith(b"\n\n") for event in sent)
-        assert sent.pop() == b"data: [DONE]\n\n"
-        return [json.loads(event[6:]) for event in sent]
-
-    async def _chunks(self, fields: dict[str, Any]) -> list[bytes]:
-        body = {"model": "m", "messages": HI, "temperature": 0, "max_tokens": 100, **fields}
-        call = chat.parse("r", json.dumps(body).encode())
-        data = []
-        async with aclosing(self.router.stream(call, self.route)) as chunks:
-            async for chunk in chunks:
-                self.usage = chunk.usage or self.usage
-                if chunk.data:
-                    data.append(chunk.data)
-        return data
-
-
 async def started(folder: Path, weights: Path) -> AsyncIterator[Served]:
     socket = folder / "e.sock"
     settings = llama.Settings(str(socket), str(weights), "small", slots=4, context=1024)
@@ -112,29 +76,8 @@ async def served(models_dir: Path) -> AsyncIterator[Served]:
             yield one
 
 
-def text_of(chunks: list[dict[str, Any]]) -> str:
-    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-
-
-def finish_of(chunks: list[dict[str, Any]]) -> str | None:
-    [reason] = [c["finish_reason"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
-    return str(reason)
-
-
-def calls_of(chunks: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The calls of a stream, put together as clients do it."""
-    calls: list[dict[str, str]] = []
-    for chunk in chunks:
-        for piece in chunk["choices"][0]["delta"].get("tool_calls", ()) if chunk["choices"] else ():
-            if piece["index"] == len(calls):
-                assert piece["type"] == "function"
-                calls.append({"id": piece["id"], "name": piece["function"]["name"], "arguments": ""})
-            calls[piece["index"]]["arguments"] += piece["function"]["arguments"]
-    return calls
-
-
 async def test_the_template_of_smollm_shows_no_tools(served: Served) -> None:
-    await served.ask(max_tokens=1)
+    await served.ask(tools=[CLOCK], max_tokens=1)
 
     assert served.replica.has_tools is False
 

@@ -224,6 +224,15 @@ def test_an_answer_with_a_form_or_a_beginning_has_no_room_for_reasoning() -> Non
     assert undo.prefix == "Well,"
 
 
+def test_no_effort_to_reason_is_no_reasoning() -> None:
+    fields, undo = sent(reasoning_effort="none")
+    assert fields["chat_template_kwargs"] == {"enable_thinking": False}
+    assert not undo.is_bound
+
+    fields, _ = sent(reasoning_effort="low")
+    assert "chat_template_kwargs" not in fields
+
+
 @pytest.mark.parametrize(
     ("asked", "sent_top", "wanted"),
     [

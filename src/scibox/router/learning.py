@@ -30,10 +30,15 @@ async def learn(client: Client, tokenizer: Tokenizer, call: Call, replica: Repli
                 "The model server cannot be asked now what it understands; try again in a few seconds.",
                 retry_after_s=2,
             )
-    if replica.dialect == "llama" and replica.has_tools is None:
+    if replica.dialect == "llama" and replica.has_tools is None and _speaks_of_tools(call):
         await ask_template(client, replica)
     thinking = replica.thinking or await _read_template(tokenizer, call, replica)
     return replace(replica.target, thinking=thinking)
+
+
+def _speaks_of_tools(call: Call) -> bool:
+    """Whether it offers tools, or its messages hold calls or their results."""
+    return "tools" in call.fields or b'"tool' in call.fields.get("messages", b"")
 
 
 async def _read_template(tokenizer: Tokenizer, call: Call, replica: Replica) -> Thinking:

@@ -70,7 +70,7 @@ def render(call: Call, target: Target) -> tuple[dict[str, bytes], Undo]:
         fields["grammar"] = _enforced(grammar.of(limit), path)
     _continue(fields, prefix)
     is_bound = bool(prefix or limit or (ours and ours.must))
-    if is_bound:  # templates that have no reasoning ignore it
+    if is_bound or fields.get("reasoning_effort") == b'"none"':  # templates without reasoning ignore it
         _add_variables(fields, enable_thinking=False)
     top = _logprobs(fields)
     _seed(fields)
