@@ -98,6 +98,35 @@ async def test_completions_of_several_prompts_and_choices() -> None:
     assert answer.json()["usage"] == {"prompt_tokens": 3, "completion_tokens": 48, "total_tokens": 51}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_llama_server_is_asked_for_one_prompt_and_one_choice_at_a_time(stream: bool) -> None:
+    wanted: dict[str, Any] = {"prompt": ["one", "two three"], "n": 2, "echo": True, "max_tokens": 3}
+    if stream:
+        wanted |= {"stream": True, "stream_options": {"include_usage": True}}
+    async with rig(dialect="llama") as r:
+        answer = await post(r, "/v1/completions", COMPLETION, **wanted)
+        await r.until_idle()
+
+    sent = [request.json for request in r.engine.requests if request.path == "/v1/completions"]
+    assert sorted(body["prompt"] for body in sent) == ["one", "one", "two three", "two three"]
+    assert not any("n" in body or "echo" in body for body in sent)
+    if stream:
+        *chunks, last, done = answer.text.split("\n\n")[:-1]
+        assert done == "data: [DONE]"
+        told = json.loads(last.removeprefix("data: "))
+        texts = ["", "", "", ""]
+        for chunk in chunks:
+            for choice in json.loads(chunk.removeprefix("data: "))["choices"]:
+                texts[choice["index"]] += choice["text"]
+    else:
+        told = answer.json()
+        texts = [choice["text"] for choice in told["choices"]]
+    assert [text.startswith(("one", "two three")) for text in texts] == [True] * 4
+    # A prompt is counted once, however many choices it has.
+    assert told["usage"] == {"prompt_tokens": 3, "completion_tokens": 12, "total_tokens": 15}
+    assert r.ended[0].usage.completion_tokens == 12
+
+
 async def test_completions_are_cut_at_16_tokens_where_nothing_else_is_said() -> None:
     async with rig() as r:
         r.engine.script = Script(chunks=("a ",) * 20)

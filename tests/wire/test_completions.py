@@ -108,6 +108,8 @@ def test_what_is_wrong_is_refused(more: dict[str, Any], param: str) -> None:
         ("llama", {"best_of": 2}, "best_of"),
         ("llama", {"echo": True, "logprobs": 0}, "echo"),
         ("llama", {"echo": True, "max_tokens": 0}, "max_tokens"),
+        ("llama", {"logprobs": 1, "stop": "x"}, "logprobs"),
+        ("llama", {"stop": "x", "guided_choice": ["a"]}, "stop"),
     ],
 )
 def test_what_an_engine_would_ignore_is_refused(dialect: Dialect, more: dict[str, Any], param: str) -> None:
@@ -122,6 +124,15 @@ def test_what_an_engine_has_is_passed_on() -> None:
     assert sent("openai", **wanted).items() >= wanted.items()
     assert "best_of" not in sent("llama", n=2, best_of=2)
     assert sent("llama", logprobs=0)["logprobs"] == 1
+
+
+def test_a_seed_and_a_constraint_become_llama_servers_own() -> None:
+    told = sent("llama", seed=-1, guided_choice=["red", "blue"])
+
+    assert told["seed"] == 2**32 - 2
+    assert told["cache_prompt"] is False
+    assert "red" in told["grammar"]
+    assert "guided_choice" not in told
 
 
 def test_the_answer_has_openais_shape() -> None:

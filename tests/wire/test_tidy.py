@@ -1,6 +1,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from scibox.core.types import Chunk, Usage
 from scibox.wire import sse
 from scibox.wire.llama import Undo
@@ -104,3 +106,19 @@ def test_prompts_are_counted_once_for_each_group() -> None:
     told = json.loads(answer.data)
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2, 3]
     assert told["usage"]["total_tokens"] == 16
+
+
+@pytest.mark.parametrize("stop_type", ["word", "eos"])
+def test_which_stop_sequence_matched_is_told_as_vllm_tells_it(stop_type: str) -> None:
+    told = {"stop_type": stop_type, "stopping_word": "END" if stop_type == "word" else "", "prompt": "secret"}
+    choice = {"index": 0, "finish_reason": "stop"}
+    event = {"choices": [{**choice, "delta": {}}], "__verbose": told}
+    body = {"choices": [{**choice, "message": {"content": "x"}}], "__verbose": told}
+    undo = Undo(tells_stop=True)
+
+    [kept] = Tidy(undo).event(json.dumps(event, separators=(",", ":")).encode())
+    whole = Tidy(undo).whole(json.dumps(body, separators=(",", ":")).encode())
+
+    for answer in (json.loads(kept), json.loads(whole)):
+        assert answer["choices"][0].get("stop_reason") == ("END" if stop_type == "word" else None)
+        assert "secret" not in str(answer)

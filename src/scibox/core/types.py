@@ -107,7 +107,7 @@ class Call:
     solid_bytes: int = 0
     items: int = 1  # messages of a chat, texts to embed
     n: int = 1  # choices asked for, of all prompts together
-    prompts: int = 1  # texts to go on from, each with as many of the choices; 0: one of a list
+    prompts: int = 1  # texts to go on from, each with as many of the choices
     thinks: bool | None = None  # whether it reasons first, where that can be chosen; None: its own way
     wants_stop: bool = False  # which stop sequence matched, where the replica can say it
     is_background: bool = False  # a line of a batch: nobody waits for it, so other calls come first

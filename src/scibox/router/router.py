@@ -78,7 +78,7 @@ class Router:
         """The answer of one replica; llama-server is asked for one choice at a time."""
         if call.n == 1 or replica.dialect != "llama":
             return self._patiently(call, replica, ends_at)
-        group = call.n // max(1, call.prompts)
+        group = call.n // call.prompts
         return merged(split(call), lambda one: self._patiently(one, replica, ends_at), group=group)
 
     async def _patiently(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:

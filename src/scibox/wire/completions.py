@@ -21,6 +21,7 @@ from .chat import Penalty, Stop, StreamOptions
 from .completions_reply import CompletionsReply
 from .face import Asked
 from .paths import Paths
+from .target import Target
 
 PATH = "/completions"
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -85,7 +86,7 @@ class CompletionRequest(Struct):
 
 KNOWN = frozenset(CompletionRequest.__struct_fields__)
 _decoder = msgspec.json.Decoder(CompletionRequest)
-_prompts = msgspec.json.Decoder(str | list[Raw])
+_prompts = msgspec.json.Decoder(list[Raw])
 
 
 class Completions:
@@ -107,6 +108,8 @@ class Completions:
             del fields["best_of"]
         if request.suffix == "":
             del fields["suffix"]
+        if len(prompts) == 1:
+            fields["prompt"] = msgspec.json.encode(prompts[0])
         if request.max_tokens is None:
             fields["max_tokens"] = b"%d" % DEFAULT_MAX_TOKENS
         options = request.stream_options
@@ -134,41 +137,43 @@ class Completions:
         return errors.render(error)
 
 
-def each_prompt(call: Call) -> list[Call]:
+def by_prompt(call: Call) -> tuple[Call, ...]:
     """The same call once for each of its prompts."""
-    given = _prompts.decode(call.fields["prompt"])
-    prompts = [call.fields["prompt"]] if isinstance(given, str) else [bytes(prompt) for prompt in given]
-    fields = {name: value for name, value in call.fields.items() if name not in {"n", "best_of"}}
+    if call.prompts == 1:
+        return (call,)
     choices = call.n // call.prompts
-    return [replace(call, fields=fields | {"prompt": prompt}, n=choices, prompts=0) for prompt in prompts]
+    return tuple(
+        replace(call, fields=call.fields | {"prompt": bytes(prompt)}, n=choices, prompts=1)
+        for prompt in _prompts.decode(call.fields["prompt"])
+    )
 
 
-def render(call: Call, model: str, dialect: Dialect) -> bytes:
-    """The body for a replica that knows the model as `model`; usage is always asked for, to account."""
+def outgoing(call: Call, target: Target) -> dict[str, bytes]:
+    """The fields for a replica; usage is always asked for, to account."""
     fields = dict(call.fields)
-    if dialect != "openai":
-        _refuse_lacking(fields, dialect)
-    fields["model"] = msgspec.json.encode(model)
-    if dialect == "llama":
-        fields = llama.bind(fields)
-        if fields.get("logprobs") == b"0":
-            fields["logprobs"] = b"1"  # with 0 it gives none; the reply leaves the others out
+    if target.dialect != "openai":
+        _refuse_lacking(fields, target.dialect)
+    if target.dialect == "llama":
+        fields = llama.completion(fields)
+    fields["model"] = msgspec.json.encode(target.model)
     if call.stream:
         fields["stream_options"] = b'{"include_usage":true}'
-    return body.encode(fields)
+    return fields
 
 
 def _refuse_lacking(fields: dict[str, bytes], dialect: Dialect) -> None:
     """What replicas of this dialect would ignore in silence."""
+    is_llama, stops = dialect == "llama", fields.get("stop", b"[]") != b"[]"
     lacks: list[tuple[str, bool, str]] = [
         ("suffix", "suffix" in fields, "it cannot insert text; leave it out"),
         ("best_of", "best_of" in fields, "ask for 'n' choices and choose among them yourself"),
         (
             "echo",
-            dialect == "llama" and fields.get("echo") == b"true",
+            is_llama and fields.get("echo") == b"true",
             "it has no log-probabilities of a prompt; leave out 'echo' or 'logprobs'",
         ),
-        ("max_tokens", dialect == "llama" and fields["max_tokens"] == b"0", "it writes at least one"),
+        ("max_tokens", is_llama and fields["max_tokens"] == b"0", "it writes at least one"),
+        ("logprobs", is_llama and "logprobs" in fields and stops, "not together with 'stop'; leave out one"),
     ]
     for name, is_wanted, reason in lacks:
         if is_wanted:

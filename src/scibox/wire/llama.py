@@ -32,13 +32,15 @@ class Undo:
 
     `prefix`: the text that was continued, which a whole answer begins with again. `calls`: whether calls of
     tools stand in the text, and whether nothing else does. `top_logprobs`: how many alternatives were wanted.
-    `is_bound`: a fixed form or a beginning leaves no room for reasoning.
+    `is_bound`: a fixed form or a beginning leaves no room for reasoning. `tells_stop`: which stop sequence
+    matched is to be told.
     """
 
     prefix: str = ""
     calls: Literal["none", "some", "all"] = "none"
     top_logprobs: int | None = None
     is_bound: bool = False
+    tells_stop: bool = False
 
 
 def render(call: Call, target: Target) -> tuple[dict[str, bytes], Undo]:
@@ -75,18 +77,24 @@ def render(call: Call, target: Target) -> tuple[dict[str, bytes], Undo]:
     top = _logprobs(fields)
     _seed(fields)
     calls: Literal["none", "some", "all"] = "none" if ours is None else "all" if ours.must else "some"
-    return fields, Undo(prefix, calls, top, is_bound)
+    if call.wants_stop:
+        fields["verbose"] = b"true"
+    return fields, Undo(prefix, calls, top, is_bound, call.wants_stop)
 
 
-def bind(fields: dict[str, bytes]) -> dict[str, bytes]:
-    """The fields with their constraint as a grammar, for an answer that is nothing but the model's text."""
+def completion(fields: dict[str, bytes]) -> dict[str, bytes]:
+    """The fields of a call of the older completions."""
     found = constraint(fields)
-    if found is None:
-        return fields
-    path, limit = found
-    _bound(path, limit)
-    kept = {name: raw for name, raw in fields.items() if name not in CONSTRAINING}
-    return kept | {"grammar": _enforced(grammar.of(limit), path)}
+    fields = {name: raw for name, raw in fields.items() if name not in CONSTRAINING and name != "n"}
+    if found:
+        path, limit = found
+        _bound(path, limit)
+        _refuse_mixtures(fields, limit, None)
+        fields["grammar"] = _enforced(grammar.of(limit), path)
+    if fields.get("logprobs") == b"0":
+        fields["logprobs"] = b"1"  # with 0 it gives none; the reply leaves the others out
+    _seed(fields)
+    return fields
 
 
 def _bound(path: str, limit: Constraint) -> None:

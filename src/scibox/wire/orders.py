@@ -6,6 +6,7 @@ other words for it, and the `Reading` says how to undo that in the answer, so th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -61,8 +62,9 @@ def order(call: Call, target: Target) -> Order:
     )
     call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
     if call.path == completions.PATH:
-        return Order(call.path, completions.render(call, target.model, target.dialect), reading)
-    if target.dialect != "llama" or call.path != chat.PATH:
+        fields = completions.outgoing(call, target)
+        return Order(call.path, body.encode(fields), reading)
+    if target.dialect != "llama":
         return Order(call.path, chat.render(call, target.model), reading)
     fields, undo = llama.render(call, target)
     # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
@@ -72,15 +74,16 @@ def order(call: Call, target: Target) -> Order:
 
 
 def split(call: Call) -> tuple[Call, ...]:
-    """The same call once for each choice of each prompt; with a seed, choice i has the seed plus i."""
+    """The same call once for each of its choices; with a seed, choice i has the seed plus i."""
+    return tuple(one for part in completions.by_prompt(call) for one in _choices(part))
+
+
+def _choices(call: Call) -> Iterator[Call]:
     if call.n == 1:
-        return (call,)
-    if call.path == completions.PATH and call.prompts:
-        return tuple(one for each in completions.each_prompt(call) for one in split(each))
+        yield call
+        return
     fields = {name: raw for name, raw in call.fields.items() if name != "n"}
     seed = fields.get("seed", b"null")
-    calls = []
     for index in range(call.n):
         own = {} if seed == b"null" else {"seed": b"%d" % (msgspec.json.decode(seed, type=int) + index)}
-        calls.append(replace(call, fields=fields | own, n=1))
-    return tuple(calls)
+        yield replace(call, fields=fields | own, n=1)

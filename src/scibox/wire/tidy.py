@@ -16,6 +16,7 @@ _OPENING = b'"delta":{"role":"assistant","content":null}'
 _OPENED = b'"delta":{"role":"assistant","content":""}'
 _TIMINGS = b',"timings":{'
 _LOGPROBS = b'"logprobs":{'
+_VERBOSE = b'"__verbose":{'
 _NULL_TEXT = b'"content":null'
 _CALLS = b'"tool_calls":['
 
@@ -36,6 +37,8 @@ class Tidy:
             if self._undo.calls != "all":
                 data = data.replace(_OPENING, _OPENED)
         data = _without_timings(data)
+        if self._undo.tells_stop and _VERBOSE in data:
+            data = _with_stop(data)
         if self._undo.top_logprobs is not None and _LOGPROBS in data:
             chunk: Json = msgspec.json.decode(data)
             for choice in chunk["choices"]:
@@ -47,6 +50,8 @@ class Tidy:
         """The body, tidied."""
         body = _without_timings(body)
         undo = self._undo
+        if undo.tells_stop and _VERBOSE in body:
+            body = _with_stop(body)
         is_null = _NULL_TEXT in body and _CALLS not in body
         if not (undo.prefix or is_null or undo.top_logprobs is not None):
             return body
@@ -60,6 +65,15 @@ class Tidy:
             if undo.top_logprobs is not None:
                 _trim_logprobs(choice, undo.top_logprobs)
         return msgspec.json.encode(answer)
+
+
+def _with_stop(data: bytes) -> bytes:
+    """Which stop sequence matched, as vLLM tells it, in place of all that llama-server tells of the call."""
+    answer: Json = msgspec.json.decode(data)
+    told: Json = answer.pop("__verbose")
+    if told.get("stop_type") == "word":
+        answer["choices"][0]["stop_reason"] = told["stopping_word"]
+    return msgspec.json.encode(answer)
 
 
 def _without_timings(data: bytes) -> bytes:
