@@ -184,7 +184,7 @@ def _paths() -> dict[str, Any]:
     }
     chat = _post("createChatCompletion", "Chat", "ChatRequest", "ChatCompletion", CHAT_EXAMPLE)
     chat["responses"]["200"]["content"]["text/event-stream"] = {
-        "schema": {"type": "string"},
+        "schema": {"description": "Server-sent events."},
         "example": 'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,'
         '"delta":{"content":"Red"},"finish_reason":null}]}\n\ndata: [DONE]\n\n',
     }

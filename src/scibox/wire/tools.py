@@ -21,7 +21,10 @@ class Function(Strict, frozen=True):
 
     name: Identifier
     description: str | None = None
-    parameters: Schema = field(default_factory=Raw)
+    # null where a function takes nothing: several clients write it so
+    parameters: Annotated[Schema, Meta(extra_json_schema={"type": ["object", "null"]})] = field(
+        default_factory=Raw
+    )
     strict: bool | None = None
 
 
