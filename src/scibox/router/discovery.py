@@ -84,7 +84,7 @@ async def ask(client: Client, replica: Replica) -> bool:
             if exchange.status not in (200, 404, 405):
                 return False
             listed = msgspec.json.decode(await exchange.read_all(), type=_Models)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         listed = _Models([])  # a server without that list, or with one that cannot be read
     except (SciBoxError, TimeoutError):
         return False

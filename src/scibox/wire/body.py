@@ -15,6 +15,8 @@ from scibox.core.names import nearest
 
 T = TypeVar("T")
 
+LONGEST_REASON = 300
+
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -34,6 +36,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, 
     if not body.strip():
         raise InvalidRequest("The body is empty; send a JSON object.", code="invalid_json")
     try:
+        if not body.isascii():
+            body.decode()  # msgspec looks only into the strings that it makes
         record = decoder.decode(body)
         fields = {name: bytes(raw) for name, raw in _fields.decode(body).items()}
     except msgspec.ValidationError as error:
@@ -97,6 +101,7 @@ def _mismatch(text: str, where: str = "") -> InvalidRequest:
     what, path = (match["what"], match["path"] or "") if match else (text, "")
     if where:
         path = f"{where}{'' if not path or path.startswith('[') else '.'}{path}"
+    what = what if len(what) <= LONGEST_REASON else f"{what[:LONGEST_REASON]}..."  # it may quote a value
     code = InvalidRequest.code
     if missing := _MISSING.search(what):
         path = f"{path}.{missing['name']}" if path else missing["name"]

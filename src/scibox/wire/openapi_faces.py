@@ -170,6 +170,7 @@ def paths(errors: dict[str, str]) -> Json:
     return {
         "/v1/completions": {"post": completion},
         "/v1/responses": {"post": response},
+        "/v1/responses/{id}": _not_kept(),
         "/v1/messages": {"post": message},
         "/v1/messages/count_tokens": {"post": count},
     }
@@ -187,6 +188,25 @@ def _post(summary: str, operation: str, request: str, answer: str, example: Json
         },
         "responses": {"200": _body("The answer.", answer)},
     }
+
+
+def _not_kept() -> Json:
+    """Documented, so that whoever looks for it learns that there is nothing to be had."""
+    parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    methods = {
+        method: {
+            "operationId": f"{method}Response",
+            "tags": ["Chat"],
+            "summary": "Always 404: responses are not kept.",
+            "deprecated": True,
+            "responses": {
+                "401": _body("No key, or a wrong, expired or revoked one.", "Error"),
+                "404": _body("Responses are not kept.", "Error"),
+            },
+        }
+        for method in ("get", "delete")
+    }
+    return {"parameters": [parameter], **methods}
 
 
 def _stream(operation: Json, example: str) -> None:
