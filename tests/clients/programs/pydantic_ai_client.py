@@ -9,7 +9,19 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
 from shapes import Weather
-from telling import BASE_URL, CHAT, EMBEDDER, HELLO, SECRET, STORY, TEXTS, WEATHER_QUESTION, arrivals, thing
+from telling import (
+    BASE_URL,
+    CHAT,
+    EMBEDDER,
+    HELLO,
+    SECRET,
+    STORY,
+    TEXTS,
+    WEATHER,
+    WEATHER_QUESTION,
+    arrivals,
+    thing,
+)
 
 provider = OpenAIProvider(base_url=BASE_URL, api_key=SECRET)
 model = OpenAIChatModel(CHAT, provider=provider)
