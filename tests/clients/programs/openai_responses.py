@@ -61,7 +61,7 @@ def response_stream():
 @thing
 def response_stream_helper():
     """The helper that keeps the state of a stream."""
-    with ask.stream(model=CHAT, input=STORY, max_output_tokens=24, store=False) as events:
+    with ask.stream(model=CHAT, input=HELLO, temperature=0, store=False) as events:
         kinds = [event.type for event in events]
         final = events.get_final_response()
     return {"kinds": kinds, **told(final)}

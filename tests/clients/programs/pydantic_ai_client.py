@@ -49,7 +49,7 @@ def stream():
 def forced_tool():
     """A tool that must be called, asked for without an agent."""
     asked = ModelRequestParameters(
-        function_tools=[ToolDefinition("get_weather", parameters_json_schema=WEATHER)],
+        function_tools=[ToolDefinition(name="get_weather", parameters_json_schema=WEATHER)],
         allow_text_output=False,
     )
     one = model_request_sync(
