@@ -17,7 +17,7 @@ _THING = {
     ".py": re.compile(r"^@thing\n(?:async )?def (\w+)", re.MULTILINE),
     ".mjs": re.compile(r"^await thing\(\"(\w+)\"", re.MULTILINE),
 }
-_OPENAI = ("openai_chat.py", "openai_more.py", "openai_responses.py")
+_OPENAI = ("openai_chat.py", "openai_more.py", "openai_responses.py", "openai_batch.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "clients.md"
 
 # What the things of the programs come under; the columns of the page.
 COLUMNS = {
-    "chat": ("chat", "command", "roles", "several_turns", "batch"),
+    "chat": ("chat", "command", "roles", "several_turns", "together"),
     "streams": ("stream", "stream_events", "stream_helper", "events", "leaves_a_stream", "leaves_early"),
     "tools": (
         "forced_tool",
@@ -51,6 +51,13 @@ COLUMNS = {
         "long_embedding",
         "nearest",
         "pipeline",
+    ),
+    "files and batches": (
+        "files",
+        "batch_of_chats",
+        "batch_of_embeddings",
+        "batch_refused",
+        "batch_cancelled",
     ),
     "errors": ("errors", "errors_in_detail"),
 }

@@ -324,8 +324,52 @@ def refuses_responses(seen: Seen) -> None:
     assert seen.found == {**_OPENAIS_ERRORS, "earlier answer": "BadRequestError"}
 
 
+def keeps_files(seen: Seen) -> None:
+    assert seen.found == {
+        "object": ["file", "batch", "in.jsonl", 24],
+        "same": True,
+        "content": True,
+        "listed": True,
+        "deleted": True,
+        "gone": "NotFoundError",
+        "refused": "BadRequestError",
+    }
+
+
+def ran_in_the_background(seen: Seen) -> None:
+    found = seen.found
+    assert found["created"] in ("validating", "in_progress")
+    assert found["status"] == "completed"
+    assert found["metadata"] == {"job": "test"}
+    assert found["counts"] == [3, 2, 1]
+    assert set(found["texts"]) == {"line-1", "line-2"}
+    assert all(re.search(r"\w", text) for text in found["texts"].values())
+    assert found["errors"] == {"line-3": 400}
+
+
+def names_the_line(seen: Seen) -> None:
+    assert seen.found["status"] == "failed"
+    [[code, message]] = seen.found["errors"]
+    assert code
+    assert "line-1" in message
+
+
+def is_cut_short(seen: Seen) -> None:
+    found = seen.found
+    assert found["asked"] in ("cancelling", "cancelled")
+    assert found["status"] == "cancelled"
+    total, completed, failed = found["counts"]
+    assert total == 200
+    assert completed + failed < 200
+    assert found["listed"]
+    assert found["after"]
+
+
 RULES: dict[str, Rule] = {
-    "batch": answers_all,
+    "batch_cancelled": is_cut_short,
+    "batch_of_chats": ran_in_the_background,
+    "batch_of_embeddings": embeds,
+    "batch_refused": names_the_line,
     "cancelled": is_cancelled,
     "chat": says,
     "command": says,
@@ -339,6 +383,7 @@ RULES: dict[str, Rule] = {
     "errors": fails_rightly,
     "errors_in_detail": fails_in_detail,
     "events": sends_messages_events,
+    "files": keeps_files,
     "forced_tool": calls_weather,
     "json_object": is_an_object,
     "json_schema": is_weather,
@@ -377,6 +422,7 @@ RULES: dict[str, Rule] = {
     "structured_by_tool": is_weather,
     "structured_streamed": is_weather,
     "timeout": times_out,
+    "together": answers_all,
     "tool_answered": says,
     "tools_are_offered": offers_tools,
     "twenty_at_once": answers_twenty,

@@ -59,7 +59,7 @@ def stream():
 
 
 @thing
-async def batch():
+async def together():
     """Several questions together."""
     return [message.content for message in await model.abatch([HELLO] * 4, max_tokens=6)]
 
