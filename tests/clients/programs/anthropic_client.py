@@ -1,7 +1,9 @@
 """The Messages API with the `anthropic` library."""
 
+from typing import Literal
+
 import anthropic
-from shapes import Weather
+from pydantic import BaseModel
 from telling import BASE_URL, CHAT, HELLO, SECRET, STORY, WEATHER, WEATHER_QUESTION, arrivals, error_of, thing
 
 ADDRESS = BASE_URL.removesuffix("/v1")  # the library adds it
@@ -12,6 +14,14 @@ hello = [{"role": "user", "content": HELLO}]
 story = [{"role": "user", "content": STORY}]
 question = [{"role": "user", "content": WEATHER_QUESTION}]
 tool = {"name": "get_weather", "description": "The weather of a city.", "input_schema": WEATHER}
+
+
+class Weather(BaseModel):
+    """The weather of a city; the library would drop bounds of a number from the schema."""
+
+    city: Literal["Moscow", "Paris", "Tokyo"]
+    unit: Literal["celsius", "fahrenheit"]
+    days: Literal[1, 3, 7]
 
 
 def told(message):

@@ -13,6 +13,9 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests, Embeddi
 from telling import BASE_URL, CHAT, EMBEDDER, SECRET
 
 
+ENDLESS = "At temperature 0 the model repeats itself within a string, and this API has no frequency penalty."
+
+
 class TestChat(ChatModelIntegrationTests):
     """Chat completions."""
 
@@ -49,6 +52,11 @@ class TestChat(ChatModelIntegrationTests):
         """`json_object` promises an object, not its keys."""
         super().test_json_mode(model)
 
+    @pytest.mark.xfail(reason="Writes 'トライラス' where the prompt's own Japanese is wanted.")
+    def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
+        """The call and its arguments are forced, not what the arguments say."""
+        super().test_unicode_tool_call_integration(model)
+
     @pytest.mark.xfail(reason="Nothing forces the tool: the model must want it.")
     def test_agent_loop(self, model: BaseChatModel) -> None:
         """A tool call that nobody demands."""
@@ -61,7 +69,31 @@ class TestResponses(TestChat):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """The same, asked for the other way."""
-        return {**super().chat_model_params, "use_responses_api": True, "store": False}
+        params = {**super().chat_model_params, "use_responses_api": True, "store": False}
+        del params["frequency_penalty"]  # which this API does not have
+        return params
+
+    @pytest.mark.xfail(reason=ENDLESS)
+    @pytest.mark.parametrize("schema_type", ["pydantic", "typeddict", "json_schema"])
+    def test_structured_output(self, model: BaseChatModel, schema_type: str) -> None:
+        """Strings of any length."""
+        super().test_structured_output(model, schema_type)
+
+    @pytest.mark.xfail(reason=ENDLESS)
+    @pytest.mark.parametrize("schema_type", ["pydantic", "typeddict", "json_schema"])
+    async def test_structured_output_async(self, model: BaseChatModel, schema_type: str) -> None:
+        """Strings of any length."""
+        await super().test_structured_output_async(model, schema_type)
+
+    @pytest.mark.xfail(reason=ENDLESS)
+    def test_structured_output_pydantic_2_v1(self, model: BaseChatModel) -> None:
+        """Strings of any length."""
+        super().test_structured_output_pydantic_2_v1(model)
+
+    @pytest.mark.xfail(reason=ENDLESS)
+    def test_structured_output_optional_param(self, model: BaseChatModel) -> None:
+        """Strings of any length."""
+        super().test_structured_output_optional_param(model)
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):

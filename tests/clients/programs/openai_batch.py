@@ -31,10 +31,10 @@ def start(lines, endpoint="/v1/chat/completions"):
     )
 
 
-def wait(batch):
-    """The batch when it is over."""
+def wait(batch, states=OVER):
+    """The batch when it is over, or in another of these states."""
     deadline = time.monotonic() + 120
-    while batch.status not in OVER and time.monotonic() < deadline:
+    while batch.status not in states and time.monotonic() < deadline:
         time.sleep(0.1)
         batch = client.batches.retrieve(batch.id)
     return batch
@@ -115,7 +115,8 @@ def batch_refused():
 @thing
 def batch_cancelled():
     """A long one, cancelled while it runs, and a call after it."""
-    asked = client.batches.cancel(start([line(number, max_tokens=200) for number in range(200)]).id)
+    long = start([line(number, max_tokens=200) for number in range(200)])
+    asked = client.batches.cancel(wait(long, OVER | {"in_progress"}).id)
     done = wait(asked)
     after = client.chat.completions.create(
         model=CHAT, messages=[{"role": "user", "content": "Hello."}], max_tokens=4

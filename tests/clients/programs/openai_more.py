@@ -39,7 +39,10 @@ def completion_stream():
 async def twenty_at_once():
     """Chats and embeddings of one asynchronous client together."""
     async with openai.AsyncOpenAI(api_key=SECRET, base_url=BASE_URL, max_retries=0) as many:
-        chats = [many.chat.completions.create(model=CHAT, messages=hello, max_tokens=4) for _ in range(12)]
+        chats = [
+            many.chat.completions.create(model=CHAT, messages=hello, max_tokens=4, temperature=0)
+            for _ in range(12)
+        ]
         vectors = [many.embeddings.create(model=EMBEDDER, input=TEXTS) for _ in range(8)]
         answers = await asyncio.gather(*chats, *vectors)
     return {
