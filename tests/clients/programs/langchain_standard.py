@@ -12,7 +12,6 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from telling import BASE_URL, CHAT, EMBEDDER, SECRET
 
-
 ENDLESS = "At temperature 0 the model repeats itself within a string, and this API has no frequency penalty."
 
 
