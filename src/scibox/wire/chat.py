@@ -120,8 +120,8 @@ class ChatRequest(Struct):
     parallel_tool_calls: Annotated[
         bool | None,
         Meta(
-            description="Honoured. With false, one call at most; where the gateway forces a call (llama.cpp), "
-            "one unless this is true."
+            description="Honoured. With false, one call at most; where the gateway forces a call (llama.cpp) "
+            "it is one unless this is true."
         ),
     ] = None
     reasoning_effort: Annotated[
