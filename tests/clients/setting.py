@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 ROOT = Path(__file__).parents[2]  # of the checkout
-ENVIRONMENTS = ROOT / ".cache" / "openai-venvs"
+ENVIRONMENTS = ROOT / ".cache" / "clients"
 
 
 class Service(Protocol):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +138,7 @@ def test_commands(case: Case, desk: Desk, request: pytest.FixtureRequest) -> Non
     if "curl" in case.block.code and shutil.which("curl") is None:
         pytest.fail("curl is missing; install it with: apt-get install curl")
     if "pip install" in case.block.code:
-        bin_folder = request.getfixturevalue("openai_venvs")["newest"].bin
+        bin_folder = request.getfixturevalue("environment")("openai-newest").bin
     desk.try_out(case, ["bash", "-euo", "pipefail", "-c"], bin_folder)
 
 
@@ -154,13 +153,6 @@ def test_programs_with_openai(case: Case, desk: Desk, openai_venv: venvs.Venv) -
 
 
 @each("javascript")
-def test_programs_in_javascript(case: Case, desk: Desk) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the JavaScript of the manuals was not run")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").split(".")[0]) < 18:
-        pytest.skip(
-            f"node {version.strip()} has no fetch (18 has): the JavaScript of the manuals was not run"
-        )
-    desk.try_out(case, [node], Path(node).parent)
+def test_programs_in_javascript(case: Case, desk: Desk, environment: Callable[[str], venvs.Venv]) -> None:
+    venv = environment("node")
+    desk.try_out(case, [str(venv.bin / "node")], venv.bin)

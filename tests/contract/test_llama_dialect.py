@@ -146,6 +146,7 @@ async def test_a_cut_answer_says_so(served: Served) -> None:
 @pytest.mark.parametrize(
     ("choice", "parallel", "names"),
     [
+        ("required", None, {"get_weather", "get_time"}),
         ("required", False, {"get_weather", "get_time"}),
         ("required", True, {"get_weather", "get_time"}),
         ({"type": "function", "function": {"name": "get_weather"}}, None, {"get_weather"}),

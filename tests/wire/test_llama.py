@@ -167,9 +167,18 @@ def test_tools_that_must_not_be_called_are_not_offered() -> None:
     assert undo.calls == "none"
 
 
-@pytest.mark.parametrize(("parallel", "most"), [(None, "{0,7}"), (True, "{0,7}"), (False, None)])
-def test_calls_at_once_are_bounded(parallel: bool | None, most: str | None) -> None:
-    fields, _ = sent(tools=[TOOL], tool_choice="required", parallel_tool_calls=parallel)
+@pytest.mark.parametrize(
+    ("choice", "parallel", "most"),
+    [
+        ("auto", None, "{0,7}"),
+        ("auto", False, None),
+        ("required", None, None),
+        ("required", True, "{0,7}"),
+        ("required", False, None),
+    ],
+)
+def test_calls_at_once_are_bounded(choice: str, parallel: bool | None, most: str | None) -> None:
+    fields, _ = sent(tools=[TOOL], tool_choice=choice, parallel_tool_calls=parallel)
 
     assert ("{0," in fields["grammar"]) == (most is not None)
     assert most is None or most in fields["grammar"]

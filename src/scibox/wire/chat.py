@@ -118,7 +118,11 @@ class ChatRequest(Struct):
         ),
     ] = None
     parallel_tool_calls: Annotated[
-        bool | None, Meta(description="Honoured. With false, one call at most.")
+        bool | None,
+        Meta(
+            description="Honoured. With false, one call at most; where the gateway forces a call (llama.cpp) "
+            "it is one unless this is true."
+        ),
     ] = None
     reasoning_effort: Annotated[
         Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
