@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from scibox.wire import chat, parameters, schemas
+from scibox.wire import chat, extras, openapi, parameters, schemas
 from scibox.wire.anthropic_request import MessagesCountRequest, MessagesRequest
+from scibox.wire.batches import BatchRequest
 from scibox.wire.completions import CompletionRequest
+from scibox.wire.embeddings import EmbeddingRequest
+from scibox.wire.rerank import RerankRequest, ScoreRequest
 from scibox.wire.responses_request import ResponsesRequest
+from scibox.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text("utf-8")
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -20,6 +25,19 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "POST /v1/responses": ResponsesRequest,
     "POST /v1/messages": MessagesRequest,
     "POST /v1/messages/count_tokens": MessagesCountRequest,
+    "POST /v1/embeddings": EmbeddingRequest,
+    "POST /v1/rerank": RerankRequest,
+    "POST /v1/score": ScoreRequest,
+    "POST /tokenize": TokenizeRequest,
+    "POST /detokenize": DetokenizeRequest,
+    "POST /v1/batches": BatchRequest,
+}
+DOCUMENT = json.loads(openapi.render("0"))
+OPERATIONS = {
+    f"{method.upper()} {path}": item[method]
+    for path, item in DOCUMENT["paths"].items()
+    for method in ("get", "post", "delete")
+    if method in item
 }
 
 
@@ -32,6 +50,40 @@ def test_every_parameter_stands_on_the_page_with_what_is_done_with_it(heading: s
     listed = [line for line in section(heading).splitlines() if line.startswith("| `")]
 
     assert listed == parameters.rows(RECORDS[heading])
+
+
+def test_every_endpoint_stands_on_the_page_and_no_other() -> None:
+    headings = set(re.findall(r"\n## ([A-Z]+ /\S+)\n", PAGE))
+    cells = set(re.findall(r"\n\| `([A-Z]+ /\S+)` \|", PAGE))
+
+    assert headings == set(RECORDS)
+    assert headings | cells == set(OPERATIONS)
+    assert not headings & cells
+
+
+def test_every_parameter_of_a_query_or_a_form_stands_there() -> None:
+    for name, operation in OPERATIONS.items():
+        if name in RECORDS:
+            continue
+        wanted = {item["name"] for item in operation.get("parameters", []) if item["in"] == "query"}
+        form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data", {})
+        wanted |= {field.partition("[")[0] for field in form.get("schema", {}).get("properties", {})}
+        told = PAGE.split(f"\n| `{name}` |", 1)[1].split("\n\n", 1)[0]
+        own = re.split(r"\n\| `[A-Z]+ /", told)[0].replace("\n| |", "\n")
+        listed = {word for line in own.splitlines() for word in re.findall(r"`(\w+)`", line.split("|")[0])}
+        assert listed == wanted, name
+
+
+def test_the_extras_and_who_understands_them_are_those_of_the_code() -> None:
+    listed = {
+        name: (vllm, llama)
+        for name, vllm, llama in re.findall(r"\n\| `(\w+)` \| (yes|no) \| (yes|no) \|", PAGE)
+    }
+
+    assert listed == {
+        name: tuple("yes" if name in extras.UNDERSTOOD[dialect] else "no" for dialect in ("vllm", "llama"))
+        for name in extras.Extras.__struct_fields__
+    }
 
 
 def test_every_verdict_is_explained() -> None:

@@ -32,12 +32,21 @@ class BatchRequest(Struct):
     """Run the lines of a file in the background."""
 
     input_file_id: Annotated[
-        str, Meta(min_length=1, max_length=256, description="A file of purpose `batch`.")
+        str, Meta(min_length=1, max_length=256, description="Honoured. A file of purpose `batch`.")
     ]
-    endpoint: Annotated[str, Meta(description="The one endpoint of all lines, like `/v1/chat/completions`.")]
-    completion_window: Literal["24h"]
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
-    output_expires_after: OutputExpiresAfter | None = None
+    endpoint: Annotated[
+        str, Meta(description="Honoured. The one endpoint of all lines, like `/v1/chat/completions`.")
+    ]
+    completion_window: Annotated[
+        Literal["24h"], Meta(description="Honoured. What is not done by then is `expired`.")
+    ]
+    metadata: Annotated[
+        Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None,
+        Meta(description="Honoured. 16 pairs, 64 and 512 characters; kept with the batch."),
+    ] = None
+    output_expires_after: Annotated[
+        OutputExpiresAfter | None, Meta(description="Honoured. Of both result files.")
+    ] = None
 
 
 class BatchError(Struct):

@@ -41,33 +41,42 @@ _PURPOSES: dict[InputType, Purpose] = {
 class EmbeddingRequest(Struct):
     """Create embeddings."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256, description="A name from `GET /v1/models`.")]
+    model: Annotated[
+        str, Meta(min_length=1, max_length=256, description="Honoured. A name from `GET /v1/models`.")
+    ]
     input: Annotated[
         str | list[str | int | list[int]],
         Meta(
-            description="A text, a list of at most 10,000 texts, the LLM token ids of a text, or a list of "
-            "such lists. Ids are of cl100k_base unless the model's setting `token_ids` says otherwise."
+            description="Honoured. A text, a list of at most 10,000 texts, the LLM token ids of a text, or a "
+            "list of such lists. Ids are of cl100k_base unless the model's setting `token_ids` says "
+            "otherwise."
         ),
     ]
     encoding_format: Annotated[
         Literal["float", "base64"] | None,
-        Meta(description="`base64` is little-endian float32, a third of the size."),
+        Meta(description="Honoured. `base64` is little-endian float32, a third of the size."),
     ] = None
     dimensions: Annotated[
         Annotated[int, Meta(ge=1, le=65536)] | None,
-        Meta(description="Shorter vectors, of models that were trained for it; else the model's own size."),
+        Meta(
+            description="Honoured. Shorter vectors, of models that were trained for it; else the model's own "
+            "size."
+        ),
     ] = None
-    user: str | None = None
+    user: Annotated[str | None, Meta(description="No effect. Calls are accounted to the key.")] = None
     truncate_prompt_tokens: Annotated[
         Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None,
         Meta(
-            description="Cut longer texts to their first n LLM tokens (-1: to the model's limit) instead of "
-            "refusing them; the header `x-scibox-truncated` lists which."
+            description="Honoured. Cut longer texts to their first n LLM tokens (-1: to the model's limit) "
+            "instead of refusing them; the header `x-scibox-truncated` lists which."
         ),
     ] = None
     input_type: Annotated[
         InputType | None,
-        Meta(description="What the texts are: picks the prefix that the model's configuration has for it."),
+        Meta(
+            description="Honoured. What the texts are: picks the prefix that the model's configuration has "
+            "for it."
+        ),
     ] = None
 
 

@@ -22,8 +22,19 @@ from . import body, errors
 from .embeddings import MAX_TEXTS, refuse_empty
 from .face import AsIs, Asked
 
-Name = Annotated[str, Meta(min_length=1, max_length=256, description="A name from `GET /v1/models`.")]
-Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        description="Honoured. A name from `GET /v1/models`, of an embedding or a rerank model.",
+    ),
+]
+Limit = Annotated[
+    Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None,
+    Meta(description="Honoured. As for embeddings; the header `x-scibox-truncated` lists what was cut."),
+]
+User = Annotated[str | None, Meta(description="No effect. Calls are accounted to the key.")]
 
 
 class Document(Struct):
@@ -36,24 +47,33 @@ class RerankRequest(Struct):
     """Order documents by how well they answer a query."""
 
     model: Name
-    query: str
-    documents: Annotated[list[str | Document], Meta(min_length=1)]
-    top_n: Annotated[int, Meta(ge=1)] | None = None
-    return_documents: Annotated[
-        bool | None, Meta(description="Give each document's text back beside its score.")
+    query: Annotated[str, Meta(description="Honoured. What is looked for.")]
+    documents: Annotated[
+        list[str | Document], Meta(min_length=1, description="Honoured. Texts, or objects with a `text`.")
+    ]
+    top_n: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Honoured. Only the best so many.")
     ] = None
-    truncate_prompt_tokens: Limit | None = None
-    user: str | None = None
+    return_documents: Annotated[
+        bool | None, Meta(description="Honoured. Give each document's text back beside its score.")
+    ] = None
+    truncate_prompt_tokens: Limit = None
+    user: User = None
 
 
 class ScoreRequest(Struct):
     """Score pairs of texts: one with one, one with many, or many with as many."""
 
     model: Name
-    text_1: str | Annotated[list[str], Meta(min_length=1)]
-    text_2: str | Annotated[list[str], Meta(min_length=1)]
-    truncate_prompt_tokens: Limit | None = None
-    user: str | None = None
+    text_1: Annotated[
+        str | Annotated[list[str], Meta(min_length=1)], Meta(description="Honoured. A text, or a list.")
+    ]
+    text_2: Annotated[
+        str | Annotated[list[str], Meta(min_length=1)],
+        Meta(description="Honoured. A text or a list; as many as `text_1`, or `text_1` is one."),
+    ]
+    truncate_prompt_tokens: Limit = None
+    user: User = None
 
 
 class Ranked(Struct, omit_defaults=True):

@@ -29,7 +29,9 @@ _FOR_MESSAGES = frozenset(
     {"model", "add_special_tokens", "return_token_strs", "continue_final_message", *TEMPLATE_FIELDS}
 )
 
-Name = Annotated[str, Meta(min_length=1, max_length=256, description="A name from `GET /v1/models`.")]
+Name = Annotated[
+    str, Meta(min_length=1, max_length=256, description="Honoured. A name from `GET /v1/models`.")
+]
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -37,19 +39,30 @@ class TokenizeRequest(Struct):
     """A text, or a dialogue as the model's chat template writes it, to LLM tokens."""
 
     model: Name
-    prompt: Annotated[str | None, Meta(description="The text; or give `messages`.")] = None
+    prompt: Annotated[str | None, Meta(description="Honoured. The text; or give `messages`.")] = None
     messages: Annotated[
         Annotated[list[dict[str, Any]], Meta(min_length=1)] | None,
-        Meta(description="A dialogue; or give `prompt`."),
+        Meta(description="Honoured. A dialogue; or give `prompt`."),
     ] = None
     add_special_tokens: Annotated[
-        bool | None, Meta(description="Add what the model wants at the start and the end; of a `prompt`.")
+        bool | None,
+        Meta(description="Honoured. Add what the model wants at the start and the end; of a `prompt`."),
     ] = None
-    return_token_strs: Annotated[bool | None, Meta(description="The text of each LLM token too.")] = None
-    add_generation_prompt: Annotated[bool | None, Meta(description="End where the answer begins.")] = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    return_token_strs: Annotated[
+        bool | None, Meta(description="Honoured. The text of each LLM token too.")
+    ] = None
+    add_generation_prompt: Annotated[
+        bool | None, Meta(description="Honoured. End where the answer begins.")
+    ] = None
+    continue_final_message: Annotated[
+        bool | None, Meta(description="Honoured. Leave the last message, the assistant's, open.")
+    ] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None, Meta(description="Passed on. Variables of the chat template.")
+    ] = None
+    tools: Annotated[
+        list[dict[str, Any]] | None, Meta(description="Honoured. As in chat; they are part of the prompt.")
+    ] = None
 
 
 class Tokens(Struct):
@@ -65,7 +78,7 @@ class DetokenizeRequest(Struct):
     """LLM token ids of this model's own vocabulary to text."""
 
     model: Name
-    tokens: Annotated[list[Id], Meta(max_length=1_000_000)]
+    tokens: Annotated[list[Id], Meta(max_length=1_000_000, description="Honoured. Up to a million ids.")]
 
 
 class Text(Struct):
