@@ -21,7 +21,7 @@ from scibox.wire import openapi
 
 IS_LONG = os.environ.get("SCIBOX_TEST_LONG") == "1"
 CASES = 500 if IS_LONG else 15
-WITHIN_S = 3_000 if IS_LONG else 240
+WITHIN_S = 7_200 if IS_LONG else 540  # a hundred seconds where nobody else works
 LOCK = Path(__file__).with_name("schemathesis.txt")
 ALIASES = {
     openapi.CHAT_EXAMPLE["model"]: "chatty",
