@@ -19,8 +19,8 @@ PUBLIC = {
     ("GET", "/openapi.json"),
     ("GET", "/static/swagger"),
 }
-NOT_IN_THE_DOCUMENT = {"/", "/openapi.json"}  # they show it
-# Documented so that a client that asks for them is told what to do instead.
+# Two show it; one is where Cohere's clients look for /v1/rerank.
+NOT_IN_THE_DOCUMENT = {"/", "/openapi.json", "/v2/rerank"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
