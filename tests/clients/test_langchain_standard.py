@@ -10,7 +10,7 @@ import pytest
 
 from clients import matrix, runs, venvs
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 TESTS = matrix.HERE / "programs" / "langchain_standard.py"
 # One event loop, since the library keeps its connections from test to test.
@@ -57,7 +57,7 @@ def test_the_standard_tests_pass(
         ],
         clients_env(venv),
         tmp_path,
-        timeout_s=280,
+        timeout_s=560,
     )
     assert ended.status == 0, ended.output[-6000:]
     cases = ElementTree.parse(tmp_path / "told.xml").findall(".//testcase")

@@ -100,6 +100,7 @@ await thing("response", async () => {
 await thing("response_stream", async () => {
   const kinds = [];
   const found = await arrivals(async function* () {
+    kinds.length = 0;
     const events = await client.responses.create({
       model: CHAT, input: STORY, max_output_tokens: 48, temperature: 0, stream: true, store: false,
     });

@@ -30,12 +30,16 @@ export async function thing(did, act) {
   console.log(JSON.stringify(line));
 }
 
+// Tried three times at most, as in programs/telling.py: `ask` begins a new stream each time.
 export async function arrivals(ask) {
-  const asked = performance.now();
-  const since = () => Math.round(performance.now() - asked) / 1000;
-  const pieces = [];
-  for await (const text of await ask()) if (text) pieces.push([since(), text]);
-  return { pieces, ended: since() };
+  for (let left = 2; ; left -= 1) {
+    const asked = performance.now();
+    const since = () => Math.round(performance.now() - asked) / 1000;
+    const pieces = [];
+    for await (const text of await ask()) if (text) pieces.push([since(), text]);
+    const ended = since();
+    if (left === 0 || pieces[0]?.[0] < ended / 2) return { pieces, ended };
+  }
 }
 
 export async function errorOf(call) {

@@ -57,10 +57,14 @@ def chat():
 @thing
 def stream():
     """The text of a stream as it comes."""
-    with ask.stream(model=CHAT, messages=story, max_tokens=48, extra_body=COLD) as events:
-        found = arrivals(lambda: events.text_stream)
-        final = events.get_final_message()
-    return {**found, **told(final)}
+    finals = []
+
+    def texts():
+        with ask.stream(model=CHAT, messages=story, max_tokens=48, extra_body=COLD) as events:
+            yield from events.text_stream
+            finals.append(events.get_final_message())
+
+    return {**arrivals(texts), **told(finals[-1])}
 
 
 @thing

@@ -22,9 +22,9 @@ from telling import (
     TEXTS,
     WEATHER,
     WEATHER_QUESTION,
-    Arrivals,
     error_of,
     thing,
+    watched,
 )
 
 there = {"api_base_url": BASE_URL, "api_key": Secret.from_token(SECRET), "max_retries": 0}
@@ -63,9 +63,8 @@ def chat():
 @thing
 def stream():
     """The text of a stream as it comes."""
-    pieces = Arrivals()
-    generator(max_tokens=48).run(story, streaming_callback=lambda chunk: pieces.came(chunk.content))
-    return pieces.told()
+    ask = generator(max_tokens=48)
+    return watched(lambda came: ask.run(story, streaming_callback=lambda chunk: came(chunk.content)))
 
 
 @thing

@@ -46,6 +46,7 @@ def stream():
     whole = []
 
     def texts():
+        whole.clear()
         for chunk in model.stream(STORY, max_tokens=48, stream_usage=True):
             whole.append(chunk)
             yield chunk.content

@@ -42,6 +42,7 @@ def stream():
     chunks = []
 
     def texts():
+        chunks.clear()
         for chunk in litellm.completion(
             model=NAME,
             messages=[{"role": "user", "content": STORY}],

@@ -54,6 +54,7 @@ def stream():
     chunks = []
 
     def texts():
+        chunks.clear()
         for chunk in ask.create(
             model=CHAT,
             messages=story,

@@ -50,6 +50,7 @@ def response_stream():
     kinds = []
 
     def texts():
+        kinds.clear()
         for event in ask.create(model=CHAT, input=STORY, max_output_tokens=48, stream=True, store=False):
             kinds.append(event.type)
             yield event.delta if event.type == "response.output_text.delta" else None

@@ -60,24 +60,41 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._asked = time.monotonic()
-        self._pieces: list[tuple[float, str]] = []
+        self.pieces: list[tuple[float, str]] = []
 
     def came(self, text: str | None) -> None:
         """A piece, if there is something in it."""
         if text:
-            self._pieces.append((round(time.monotonic() - self._asked, 4), text))
+            self.pieces.append((round(time.monotonic() - self._asked, 4), text))
 
     def told(self) -> dict[str, Any]:
         """All of them, and when the stream ended."""
-        return {"pieces": self._pieces, "ended": round(time.monotonic() - self._asked, 4)}
+        return {"pieces": self.pieces, "ended": round(time.monotonic() - self._asked, 4)}
+
+
+def watched(stream: Callable[[Callable[[str | None], None]], Any]) -> dict[str, Any]:
+    """Lets `stream` hand over each text as it comes.
+
+    Tried three times at most, until the first piece came early: a program that was not given the processor
+    for a second sees a stream all at once. One that is held back by the service is late every time.
+    """
+    for _ in range(3):
+        arrivals = Arrivals()
+        stream(arrivals.came)
+        told = arrivals.told()
+        if arrivals.pieces and arrivals.pieces[0][0] < told["ended"] / 2:
+            break
+    return told
 
 
 def arrivals(ask: Callable[[], Iterable[str | None]]) -> dict[str, Any]:
-    """Asks, and pulls all texts of the stream."""
-    pieces = Arrivals()
-    for text in ask():
-        pieces.came(text)
-    return pieces.told()
+    """The same for a stream that is iterated; `ask` begins a new one each time."""
+
+    def stream(came: Callable[[str | None], None]) -> None:
+        for text in ask():
+            came(text)
+
+    return watched(stream)
 
 
 def error_of(call: Callable[[], Any]) -> str:
