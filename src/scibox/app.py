@@ -15,30 +15,23 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from scibox import __version__, banner
-from scibox.config import Config, Deployment, Model
+from scibox.config import Config, Deployment
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
-from scibox.core.types import Dialect, ModelCard, Thinking
-from scibox.engines import fake, llama
-from scibox.engines.embedder import settings as embedder
-from scibox.engines.supervisor import Command, EngineEvent, EngineFailed, Supervisor
+from scibox.deployed import Deployed, obtain
+from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
-from scibox.models.catalogue import with_own
-from scibox.models.progress import progress_on
-from scibox.models.pull import pull
-from scibox.models.ready import Weights, identity, local
+from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
-from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
 from scibox.service import admin
@@ -53,11 +46,9 @@ from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
-from scibox.upstream.address import Address
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
 
-_DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -69,7 +60,7 @@ def serve(config: Config) -> int:
     with contextlib.closing(
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download
-        weights = _obtain(config)
+        weights = obtain(config)
         with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
             try:
                 return uvloop.run(Box(config, weights, sockets, store).live(sock))
@@ -84,12 +75,9 @@ class Box:
         self, config: Config, weights: Mapping[Deployment, Weights], sockets: Path, store: KeyStore
     ) -> None:
         self._config = config
-        self._weights = weights
-        self._sockets = sockets
         self._store = store
         self._log = Log()
         self._stop = asyncio.Event()
-        self._children: list[Supervisor] = []
         self._client = Client(config.deadlines.connect_s)
         self._ring = KeyRing(store.by_digest())
         self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
@@ -99,7 +87,7 @@ class Box:
             config.embeddings.cache_disk_bytes,
             lambda message: self._log.emit(Notice(message, is_warning=True)),
         )
-        self._routes = [self._route(model) for model in config.models]
+        self._deployed = Deployed(config, weights, sockets, self._note)
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
@@ -125,7 +113,7 @@ class Box:
             asyncio.create_task(web.serve(sockets=[sock])),
             asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
             asyncio.create_task(
-                discover(self._client, (r for route in self._routes for r in route.replicas))
+                discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
             ),
         ]
         for task in tasks:
@@ -142,7 +130,7 @@ class Box:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(*(child.stop() for child in self._children))
+            await asyncio.gather(*(child.stop() for child in self._deployed.children))
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
@@ -169,7 +157,7 @@ class Box:
 
     async def _start_engines(self, started_at: float) -> None:
         """Start the children and wait until they can answer, or until the service is to stop."""
-        for child in self._children:
+        for child in self._deployed.children:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
@@ -180,7 +168,7 @@ class Box:
         )
 
     async def _ready(self) -> None:
-        await asyncio.gather(*(child.wait_ready() for child in self._children))
+        await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
@@ -200,7 +188,7 @@ class Box:
             loop.add_signal_handler(number, self._stop.set)
 
     def _state(self) -> State:
-        return "ok" if all(child.state == "ready" for child in self._children) else "starting"
+        return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
 
     def _pipeline(self) -> Pipeline:
         limits = self._config.deadlines
@@ -209,7 +197,10 @@ class Box:
         own = self._config.embeddings
         packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
         return Pipeline(
-            self._gate, Directory(self._routes, aliases), router, Vectors(router, self._cache, packing)
+            self._gate,
+            Directory(self._deployed.routes, aliases),
+            router,
+            Vectors(router, self._cache, packing),
         )
 
     def _batch_tools(self) -> Tools:
@@ -225,94 +216,6 @@ class Box:
             emit=self._log.emit,
             now=time.time,
         )
-
-    def _route(self, model: Model) -> Route:
-        replicas = tuple(self._replica(model, index) for index in range(len(model.deployments)))
-        own = [self._weights[d] for d in model.deployments if d in self._weights]
-        card = ModelCard(
-            name=model.name,
-            kind=model.kind,
-            owned_by=model.owned_by,
-            created=int(time.time()),
-            context=model.context or replicas[0].context,
-            dimensions=model.dimensions or (own[0].dimensions if own else None),
-        )
-        return Route(card, replicas, self._rules(model))
-
-    def _rules(self, model: Model) -> EmbeddingRules:
-        """How texts for this model are treated; its vectors are known by what they depend on."""
-        ways = [
-            (identity(self._weights[d]), d.pooling)
-            if d in self._weights
-            else (d.engine, d.url, d.upstream_model or model.name)
-            for d in model.deployments
-        ]
-        return EmbeddingRules(
-            prefix=model.prefix or "",
-            query_prefix=model.query_prefix,
-            passage_prefix=model.passage_prefix,
-            token_ids=model.token_ids or "cl100k_base",
-            is_matryoshka=model.matryoshka,
-            identity=msgspec.json.encode([model.revision, ways]),
-        )
-
-    def _replica(self, model: Model, index: int) -> Replica:
-        deployment = model.deployments[index]
-        if deployment.url is not None:
-            return Replica(
-                address=Address.parse(deployment.url),
-                model=deployment.upstream_model or model.name,
-                secret=_upstream_secret(deployment),
-                context=model.context,
-                dialect=deployment.dialect,
-                thinking=model.reasoning,
-            )
-        path = self._sockets / f"{len(self._children)}.sock"
-        command, context = self._command(model, deployment, path)
-        self._children.append(Supervisor(model.name, command, path, report=self._note))
-        return Replica(
-            address=Address.parse(f"unix:{path}"),
-            model=model.name,
-            context=context,
-            is_local=True,
-            counts=True,
-            dialect=_DIALECTS.get(deployment.engine or "", "openai"),
-            thinking=_thinking(model, deployment),
-        )
-
-    def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:
-        """How to start a child of ours, and the context of one call there, in LLM tokens."""
-        weights = self._weights.get(deployment)
-        if weights is None:
-            settings = fake.Settings(socket=str(path), name=model.name)
-            return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
-        if weights.engine == "embedder":
-            limits = self._config.embedder
-            return embedder.command(
-                embedder.Settings(
-                    socket=str(path),
-                    weights=str(weights.path),
-                    name=model.name,
-                    threads=deployment.threads or limits.threads or _cores(),
-                    batch_tokens=deployment.batch_tokens or limits.batch_tokens,
-                )
-            ), weights.context
-        defaults = self._config.llama
-        wanted = deployment.context or defaults.context
-        context = min(wanted, weights.context or wanted)
-        return llama.command(
-            llama.Settings(
-                socket=str(path),
-                weights=str(weights.path),
-                name=model.name,
-                threads=deployment.threads or defaults.threads or _cores(),
-                slots=1 if model.kind == "embedding" else deployment.slots or defaults.slots,
-                context=context,
-                batch=deployment.batch or defaults.batch,
-                embedding=model.kind == "embedding",
-                pooling=deployment.pooling,
-            )
-        ), context
 
     def _note(self, event: EngineEvent) -> None:
         """What happens to the children, for the log; a ready one is no news at the first start."""
@@ -338,41 +241,6 @@ def _listen(config: Config) -> server.Listen:
         own.tls_key,
         Patience(own.header_s, own.body_s, own.keep_alive_s),
     )
-
-
-def _thinking(model: Model, deployment: Deployment) -> Thinking | None:
-    """llama.cpp's chat template can be asked; what the operator states wins."""
-    return None if model.reasoning == "auto" and deployment.engine == "llama" else model.reasoning
-
-
-def _obtain(config: Config) -> dict[Deployment, Weights]:
-    """The weights of every local deployment; fetched where they are missing."""
-    folder = config.data / "models"
-    known = with_own(config.catalogue)
-    found: dict[Deployment, Weights] = {}
-    for model in config.models:
-        for deployment in model.deployments:
-            name = deployment.weights
-            if name is not None:
-                is_known = name in known
-                found[deployment] = (
-                    pull(known[name], folder, progress_on()) if is_known else local(Path(name))
-                )
-    return found
-
-
-def _upstream_secret(deployment: Deployment) -> str | None:
-    """The upstream's own key, from the environment or a file; never logged."""
-    if deployment.upstream_key_env is not None:
-        return os.environ.get(deployment.upstream_key_env)
-    if deployment.upstream_key_file is not None:
-        try:
-            return deployment.upstream_key_file.read_text("utf-8").strip()
-        except OSError as error:
-            raise OperatorError(
-                f"The upstream key cannot be read from {deployment.upstream_key_file}: {error.strerror}."
-            ) from error
-    return None
 
 
 @contextlib.contextmanager
@@ -404,10 +272,6 @@ async def _first(*waits: Coroutine[None, None, object], within_s: float | None =
             task.result()
             return index
     return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _program() -> str:
