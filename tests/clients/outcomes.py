@@ -195,7 +195,7 @@ def completes_without_thoughts(run: Run, relay: Relay) -> None:
 
 def shows_probabilities(run: Run, relay: Relay) -> None:
     """Two answers, each with the likeliest first LLM tokens: the question is one, and so are they."""
-    rows = [re.fullmatch(r"(\d) (\[.*\]) (['\"].*)", line) for line in run.output.splitlines()]
+    rows = [re.fullmatch(r"(\d) (\[\(.*?\)\]) (['\"].*)", line) for line in run.output.splitlines()]
     found = [(row[1], ast.literal_eval(row[2])) for row in rows if row]
     assert [index for index, _ in found] == ["0", "1"], run.output
     for _, likely in found:
