@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -154,6 +155,93 @@ def finds_the_nearest(run: Run, relay: Relay) -> None:
     assert re.search(r"пароль|password", rows[0][1]), run.output
 
 
+def answers_in_json(run: Run, relay: Relay) -> None:
+    """Whatever the model is: JSON, and of the schema."""
+    completes(run, relay)
+    (choice,) = json.loads(run.output)["choices"]
+    assert choice["finish_reason"] == "stop"
+    review = json.loads(choice["message"]["content"])
+    assert review.keys() == {"mood", "stars", "summary"}
+    assert review["mood"] in ("good", "bad", "mixed")
+    assert review["stars"] in range(1, 6)
+    assert len(review["summary"]) <= 40
+
+
+def prints_a_review(run: Run, relay: Relay) -> None:
+    """The same, of a class."""
+    first, summary = run.output.rstrip("\n").split("\n", 1)
+    assert re.fullmatch(r"(good|bad|mixed) [1-5]", first), run.output
+    assert len(summary) <= 40
+
+
+def calls_a_tool(run: Run, relay: Relay) -> None:
+    """A call with arguments of the schema, then an answer in words."""
+    call, words = run.output.split("\n", 1)
+    name, arguments = call.split(" ", 1)
+    found = json.loads(arguments)
+    assert name == "get_weather"
+    assert found.keys() == {"city", "days"}
+    assert found["city"] in ("Moscow", "Kazan", "Tomsk")
+    assert found["days"] in range(1, 8)
+    if not re.search(r"\w", words):
+        raise TooShortError(run.output)
+
+
+def completes_without_thoughts(run: Run, relay: Relay) -> None:
+    completes(run, relay)
+    (choice,) = json.loads(run.output)["choices"]
+    assert "reasoning_content" not in choice["message"]
+
+
+def shows_probabilities(run: Run, relay: Relay) -> None:
+    """Two answers, each with the likeliest first LLM tokens: the question is one, and so are they."""
+    rows = [re.fullmatch(r"(\d) (\[\(.*?\)\]) (['\"].*)", line) for line in run.output.splitlines()]
+    found = [(row[1], ast.literal_eval(row[2])) for row in rows if row]
+    assert [index for index, _ in found] == ["0", "1"], run.output
+    for _, likely in found:
+        assert len(likely) == 3
+        assert 0 < sum(probability for _, probability in likely) <= 1.001
+    assert [token for token, _ in found[0][1]] == [token for token, _ in found[1][1]]
+
+
+def ranks(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert answer["model"] == EMBEDDER
+    scores = [item["relevance_score"] for item in answer["results"]]
+    assert answer["results"][0]["index"] == 1, "the text about the password"
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+
+
+def runs_a_batch(run: Run, relay: Relay) -> None:
+    first, *answers = run.output.splitlines()
+    assert re.fullmatch(r"completed 2 (of|из) 2", first), run.output
+    names = [name for name in ("question-0", "question-1") if any(line.startswith(name) for line in answers)]
+    assert names == ["question-0", "question-1"], run.output
+
+
+def sends_a_message(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert (answer["type"], answer["role"], answer["model"]) == ("message", "assistant", CHAT)
+    (block,) = answer["content"]
+    assert block["type"] == "text"
+    assert re.search(r"\w", block["text"])
+    assert answer["stop_reason"] in ("end_turn", "max_tokens")
+
+
+def continues_a_text(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert (answer["object"], answer["model"]) == ("text_completion", CHAT)
+    (choice,) = answer["choices"]
+    assert re.search(r"\w", choice["text"])
+    assert choice["finish_reason"] in ("stop", "length")
+
+
+def counts_tokens(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert answer["count"] == len(answer["tokens"]) > 3
+
+
 # Our own manuals name their blocks.
 OURS: dict[str, Outcome] = {
     "settings": prints_nothing,
@@ -163,13 +251,25 @@ OURS: dict[str, Outcome] = {
     "list-models": lists_models,
     "one-model": shows_model,
     "chat": completes,
+    "several-answers": shows_probabilities,
     "stream": streams_events,
     "stream-by-hand": streams_text,
     "stream-in-javascript": streams_text,
+    "json": answers_in_json,
+    "json-class": prints_a_review,
+    "tools": calls_a_tool,
+    "reasoning": completes_without_thoughts,
     "embed-one": embeds(1),
     "embed-many": embeds(3),
     "embed-base64": prints("2 384"),
     "nearest": finds_the_nearest,
+    "embed-long-list": prints("50 49"),
+    "rerank": ranks,
+    "batch": runs_a_batch,
+    "responses": prints_text,
+    "messages": sends_a_message,
+    "completions": continues_a_text,
+    "tokenize": counts_tokens,
     "wrong-key": refuses_key,
     "errors": reports_error,
     "install": installs,
