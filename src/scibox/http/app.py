@@ -105,6 +105,7 @@ def api(door: Door) -> list[BaseRoute]:
 
     return [
         *(Route(path, calls(face), methods=["POST"]) for path, face in FACES.items()),
+        Route("/v2/rerank", calls(FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
         *FileRoutes(door.pipeline, door.files).routes(),
         *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),

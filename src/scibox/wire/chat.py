@@ -88,7 +88,13 @@ class ChatRequest(Struct):
         Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] | None,
         Meta(description="Honoured. The model's own LLM token ids, as strings, to -100..100; up to 1,024."),
     ] = None
-    logprobs: Annotated[bool | None, Meta(description="Honoured.")] = None
+    logprobs: Annotated[
+        bool | None,
+        Meta(
+            description="Honoured. By llama.cpp not together with `stop` or tools, and without the pieces of "
+            "a character that several LLM tokens make."
+        ),
+    ] = None
     top_logprobs: Annotated[
         Annotated[int, Meta(ge=0, le=20)] | None, Meta(description="Honoured. 0 to 20; needs `logprobs`.")
     ] = None

@@ -17,7 +17,6 @@ FACES: Mapping[str, Face] = MappingProxyType(
         "/messages": anthropic.Messages(),
         "/embeddings": Plain(embeddings.parse),
         "/rerank": RerankFace(),
-        "/v2/rerank": RerankFace(),  # Cohere's clients
         "/score": ScoreFace(),
     }
 )

@@ -125,10 +125,13 @@ def _refuse_mixtures(fields: dict[str, bytes], limit: Constraint | None, offered
         raise InvalidRequest(
             "This model gives 'logprobs' of text only, not of tool calls; remove it or 'tools'.",
             param="logprobs",
+            code="unsupported_parameter",
         )
     if has_logprobs and has_stop:
         raise InvalidRequest(
-            "This model cannot give 'logprobs' together with 'stop'; remove one of them.", param="logprobs"
+            "This model cannot give 'logprobs' together with 'stop'; remove one of them.",
+            param="logprobs",
+            code="unsupported_parameter",
         )
 
 
