@@ -128,6 +128,10 @@ class Router:
                 async with until(ends_at):
                     answer = answers.whole(await exchange.read_all(), sent.reading)
                 yield answer
+        except SciBoxError as error:
+            if replica.secret and replica.secret in error.message:  # some servers quote what they were sent
+                error.message = error.message.replace(replica.secret, "[hidden]")
+            raise
         finally:
             exchange.close()
 
@@ -137,7 +141,7 @@ class Router:
             await exchange.open()
             if exchange.status != 200:
                 raise answers.refusal(exchange.status, await exchange.read_error())
-        if call.stream and not exchange.header(b"content-type").startswith(b"text/event-stream"):
+        if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
 
     async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:

@@ -27,8 +27,10 @@ from scibox.core.types import Chunk, Usage
 from . import sse
 from .called import Calls
 from .clean import Clean
+from .guard import Guard
 from .orders import Reading
 from .reasoning import Reasoning
+from .shape import Shape
 from .tidy import Tidy
 
 
@@ -69,6 +71,7 @@ _LLAMA_TOO_LONG = "is too large to process"
 _FINAL_EVENTS = 8
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _answers = msgspec.json.Decoder(_Answer)
+_errors = msgspec.json.Decoder(_Error)
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
 # What a filter meets in an answer of another shape than the replica's own documents give it.
 _UNREADABLE = (
@@ -165,8 +168,12 @@ def filters(reading: Reading) -> list[Filter]:
     """What stands between a replica's words and the client's, in the order that an answer passes it."""
     undo = reading.undo
     stages: list[Filter] = [] if undo is None else [Tidy(undo)]
+    if reading.grammar:
+        stages.append(Guard(reading.grammar, has_stop_words=reading.has_stop_words))
     if reading.is_text:
         stages.append(Clean())
+    if reading.is_chat and undo is None:
+        stages.append(Shape())
     if reading.thinking != "none":
         stages.append(Reasoning(reading.thinking, reading.choices, reading.has_stop_words))
     if undo is not None and undo.calls != "none":
@@ -214,11 +221,7 @@ def whole(body: bytes, reading: Reading) -> Chunk:
 
 def refusal(status: int, body: bytes) -> SciBoxError:
     """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller."""
-    try:
-        error = _answers.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        error = None
-    message, param, code = _parts(error)
+    message, param, code = _parts(_error(body))
     if _LLAMA_TOO_LONG in message:  # its status is 500
         return ContextTooLong(
             "A text is longer than the model's context; shorten it or split it.", param="input"
@@ -237,6 +240,14 @@ def refusal(status: int, body: bytes) -> SciBoxError:
             "The model server is busy; try again.", code="upstream_busy", retry_after_s=2
         )
     return UpstreamBroken(f"The model server failed ({status}); try again in a few seconds.")
+
+
+def _error(body: bytes) -> _Error | str | None:
+    """What an error answer says; older vLLM and what else is made with FastAPI have no `error` around it."""
+    try:
+        return _answers.decode(body).error or _errors.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _decode(data: bytes) -> _Answer:

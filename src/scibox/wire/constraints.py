@@ -67,13 +67,19 @@ class _Format(Struct):
     schema: Raw = Raw()  # llama-server's own way
 
 
-class _Structured(Struct):
+class _Structured(Struct, forbid_unknown_fields=True):
+    """vLLM's; what is not read here are its switches of how it compiles."""
+
     json: Raw = Raw()
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     structural_tag: Raw = Raw()
+    disable_fallback: bool | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
 
 
 def constraint(fields: Mapping[str, bytes]) -> tuple[str, Constraint] | None:

@@ -33,7 +33,8 @@ def render(raw: bytes, *, has_tools: bool, instructions: str | None) -> tuple[by
     given = _decoder.decode(raw)
     last = given[-1]
     prefix = _text(last) if isinstance(last, AssistantMessage) and not _calls(last) else ""
-    if instructions is None and all(_is_plain(message) for message in given):
+    # Clients send answers back with every field that they read; llama-server fails at some nulls (500).
+    if instructions is None and b"null" not in raw and all(_is_plain(message) for message in given):
         return raw, prefix  # a prompt is not encoded again without need
     shown: list[Shown] = []
     for are_results, group in groupby(given, lambda one: isinstance(one, ToolMessage | FunctionMessage)):
@@ -58,7 +59,8 @@ def _is_plain(message: Message) -> bool:
 def _shown(message: Message, *, has_tools: bool) -> Shown:
     """A message in words the template knows."""
     text = _text(message)
-    fields = cast("Shown", msgspec.to_builtins(message))
+    told = cast("Shown", msgspec.to_builtins(message))
+    fields = {name: value for name, value in told.items() if value is not None}
     role = {"developer": "system", "function": "tool"}.get(str(fields["role"]), fields["role"])
     if isinstance(message, AssistantMessage) and not has_tools:
         calls = (told_call(called.name, called.arguments) for called in _calls(message))

@@ -80,8 +80,9 @@ def calls(tools: Sequence[tuple[str, bytes]], *, most: int, otherwise: str | Non
     `otherwise` is the rule `answer`, for answers that may be something else than calls: text before or
     instead of them where it is empty, else what the rule allows instead of them.
     """
+    more = f" ({_quoted(chr(10))} call){{0,{most - 1}}}" if most > 1 else ""
     lines = [
-        f"calls: call ({_quoted(chr(10))} call){{0,{most - 1}}}" if most > 1 else "calls: call",
+        f"calls: call{more}",
         f"call: {_quoted(CALL_BEGINS)} one {_quoted(CALL_ENDS)}",
         "one: " + " | ".join(f"tool{index}" for index in range(len(tools))),
     ]
@@ -95,8 +96,11 @@ def calls(tools: Sequence[tuple[str, bytes]], *, most: int, otherwise: str | Non
         lines.insert(0, "start: calls | answer")
         lines.append(otherwise)
     else:
-        lines.insert(0, "start: TEXT | TEXT? calls")
-        lines.append("TEXT: ~/(.|\\n)*<tool_(call|response)>(.|\\n)*/")
+        # Only `suffix` ends a text where a call begins: `TEXT calls` would be read as text to its end.
+        lines.insert(0, "start: TEXT | begun")
+        lines.append(f"begun: begin one {_quoted(CALL_ENDS)}{more}")
+        lines.append(f"begin[suffix={_quoted(CALL_BEGINS)}]: TEXT")
+        lines.append("TEXT: /(.|\\n)*/ & ~/(.|\\n)*<tool_(call|response)>(.|\\n)*/")
     return HEAD + "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import msgspec
 from scibox.core.types import Call, Dialect, Thinking
 
 from . import body, chat, completions, embeddings, extras, llama, reasoning
+from .constraints import Grammar, constraint
 from .target import Target
 
 __all__ = ["Order", "Reading", "Target", "order", "split"]
@@ -27,8 +28,10 @@ class Reading:
     thinking: Thinking = "none"
     choices: int = 1
     is_text: bool = True  # words, not vectors
+    is_chat: bool = False  # in messages
     has_stop_words: bool = False
     undo: llama.Undo | None = None  # of llama-server's answers
+    grammar: str = ""  # that llama-server was given, and may have given up on
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,31 @@ def order(call: Call, target: Target) -> Order:
         wants_usage=call.wants_usage,
         thinking=reasoning.expected(call, target.thinking, target.model),
         choices=call.n,
+        is_chat=call.path == chat.PATH,
         has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
     )
     call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
     if call.path == completions.PATH:
         fields = completions.outgoing(call, target)
-        return Order(call.path, body.encode(fields), reading)
+        return Order(call.path, body.encode(fields), replace(reading, grammar=_grammar(call, target, fields)))
     if target.dialect != "llama":
         return Order(call.path, chat.render(call, target.model), reading)
     fields, undo = llama.render(call, target)
     # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
     fields["reasoning_format"] = b'"none"'
     thinking: Thinking = "none" if undo.is_bound else reading.thinking
-    return Order(call.path, body.encode(fields), replace(reading, thinking=thinking, undo=undo))
+    reading = replace(reading, thinking=thinking, undo=undo, grammar=_grammar(call, target, fields))
+    return Order(call.path, body.encode(fields), reading)
+
+
+def _grammar(call: Call, target: Target, fields: dict[str, bytes]) -> str:
+    """The grammar that the answer must keep to, not a caller's own: that may count LLM tokens."""
+    if target.dialect != "llama" or "grammar" not in fields:
+        return ""
+    found = constraint(call.fields)
+    if found and isinstance(found[1], Grammar):
+        return ""
+    return msgspec.json.decode(fields["grammar"], type=str)
 
 
 def split(call: Call) -> tuple[Call, ...]:
