@@ -256,3 +256,14 @@ async def test_a_child_that_dies_unanswered_gets_the_call_once_more(
         assert answer.status_code == status
         assert r.engine.broken == deaths
         assert len(r.ended) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_key_of_a_server_is_hidden_where_its_error_quotes_it(stream: bool) -> None:
+    said = b'{"error":{"message":"no model for key upstream-secret here"}}'
+    async with rig() as r:
+        r.engine.script = Script(status=400, body=said)
+        answer = await r.client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "no model for key [hidden] here."

@@ -119,6 +119,8 @@ def test_what_is_no_answer_is_an_error(body: bytes) -> None:
             b'{"error":{"message":"input (900 tokens) is too large to process. increase"}}',
             ContextTooLong,
         ),
+        (400, b'{"object":"error","message":"This model\'s maximum context length is 5"}', ContextTooLong),
+        (422, b'{"detail":[{"loc":["body"],"msg":"field required"}]}', InvalidRequest),
         (401, b"", UpstreamMisconfigured),
         (403, b"", UpstreamMisconfigured),
         (404, b'{"error":"no such model"}', UpstreamMisconfigured),

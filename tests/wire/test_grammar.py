@@ -66,6 +66,7 @@ def test_every_way_to_constrain_is_understood(asked: dict[str, object], expected
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
         ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+        ({"structured_outputs": {"regex": "a", "regexp": "b"}}, "structured_outputs"),
         ({"guided_choice": []}, "guided_choice"),
         ({"guided_choice": ["a", ""]}, "guided_choice"),
         ({"guided_choice": "a"}, "guided_choice"),

@@ -92,3 +92,12 @@ def test_one_answer_leaves_nothing_behind_for_the_next() -> None:
     read = reading(guided_choice=["yes", "no"])
 
     assert [whole(text, "stop", read)["content"] for text in ("yes", "no", "yes")] == ["yes", "no", "yes"]
+
+
+def test_bounds_that_floats_cannot_hold_are_drawn_in() -> None:
+    schema = {"type": "integer", "minimum": 0, "maximum": 2**53 + 3}
+    read = reading(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+
+    assert whole(str(2**53), "stop", read)
+    with pytest.raises(UpstreamBroken):
+        whole(str(2**53 + 4), "stop", read)

@@ -82,6 +82,16 @@ def test_messages_become_what_any_template_can_show() -> None:
     ]
 
 
+def test_an_answer_that_comes_back_with_all_its_empty_fields_has_none_of_them() -> None:
+    empty = dict.fromkeys(["refusal", "audio", "function_call", "tool_calls", "reasoning_content"])
+    answer = {"role": "assistant", "content": "Hello.", "annotations": [], **empty}
+    for has_tools in (False, True):
+        fields, _ = sent(has_tools, messages=[{"role": "user", "content": "a"}, answer, *HI])
+
+        assert None not in fields["messages"][1].values()
+        assert fields["messages"][1]["content"] == "Hello."
+
+
 def test_a_template_with_tools_gets_calls_and_results_as_they_are() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [

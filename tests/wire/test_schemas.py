@@ -62,6 +62,8 @@ def refused(schema: Any, param: str = "here") -> InvalidRequest:
         {"oneOf": [{"type": "string"}, {"type": "integer"}]},
         {"$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"},
         {"definitions": {"a b/c": {"type": "string"}}, "$ref": "#/definitions/a%20b~1c"},
+        {"$defs": {"узел [1]": {"type": "string"}}, "$ref": "#/$defs/узел [1]"},
+        {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"properties": {"a": PERSON, "b": {"$ref": "#/properties/a"}}},
         {"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"},
         {"type": "string", "minLength": 1, "maxLength": 10_000},
@@ -94,6 +96,8 @@ def test_schemas_that_can_be_enforced_are_taken(schema: Any) -> None:
         ("maximum", {"type": "integer", "maximum": "5"}),
         ("required", {"type": "object", "required": "name"}),
         ("multipleOf", {"type": "integer", "multipleOf": 0}),
+        ("minimum", {"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 3}),
+        ("maximum", {"type": "number", "maximum": -1e300}),
     ],
 )
 def test_what_cannot_be_enforced_is_named_where_it_stands(keyword: str, schema: dict[str, Any]) -> None:

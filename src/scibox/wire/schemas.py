@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -44,6 +44,9 @@ _COUNTS = frozenset({"minItems", "maxItems", "minProperties", "maxProperties"})
 _LENGTHS = frozenset({"minLength", "maxLength"})
 _EXPRESSIONS = frozenset({"pattern", "format", "multipleOf", "minimum", "maximum"})
 _EXPRESSIONS |= {"exclusiveMinimum", "exclusiveMaximum"}
+_LEAST = frozenset({"minimum", "exclusiveMinimum"})
+_MOST = frozenset({"maximum", "exclusiveMaximum"})
+LARGEST = 2**53  # the compiler counts in floats: bounds beyond it would be others than were meant
 _VALUES = frozenset({"enum", "const"})
 # What the compiler enforces; other formats are annotations (JSON Schema 2020-12, validation, section 7).
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
@@ -156,11 +159,24 @@ def simplify(schema: Any) -> bool:  # Any: a decoded JSON schema
         del schema[name]
     found = bool(empty)
     for name, value in schema.items():
+        if (other := _in_its_words(name, value)) != value:
+            schema[name], found = other, True
         if name in _MAPS and isinstance(value, dict):
             found = True in [simplify(part) for part in value.values()] or found
         elif name in _SCHEMAS or name in _LISTS:
             found = simplify(value) or found
     return found
+
+
+def _in_its_words(name: str, value: Any) -> Any:  # Any: JSON
+    """A keyword's value as the compiler reads it: references in ASCII, bounds of numbers within `LARGEST`."""
+    if name == "$ref" and isinstance(value, str):
+        return "#" + quote(unquote(value[1:]), safe="/~!$&'()*+,;=:@")
+    if name in _LEAST and isinstance(value, int | float):
+        return max(value, -LARGEST)
+    if name in _MOST and isinstance(value, int | float):
+        return min(value, LARGEST)
+    return value
 
 
 class _Walk:
@@ -218,6 +234,10 @@ class _Walk:
             self._weigh(max(0, int(value)) if abs(value) < 1e9 else MAX_WEIGHT + 1, place)
         elif name in _LENGTHS and isinstance(value, int | float) and value > MAX_LENGTH:
             raise _refusal(place, f"is over {MAX_LENGTH}; a smaller bound can be enforced.")
+        elif isinstance(value, int | float) and (
+            (name in _LEAST and value > LARGEST) or (name in _MOST and value < -LARGEST)
+        ):
+            raise _refusal(place, f"is beyond {LARGEST}, where numbers are not exact; use a string.")
         elif name in _VALUES:
             if name == "enum" and isinstance(value, list):
                 self._count(name, len(value), place)
