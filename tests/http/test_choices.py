@@ -10,7 +10,8 @@ from scibox.core.types import Ending
 from scibox.engines.fake_script import Script
 
 PATH = "/v1/chat/completions"
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": PARAMETERS}}]
 CALL = ("<tool_call>\n", '{"name": "f", "argu', 'ments": {"a"', ": 1}", "}\n</tool_call>")
 
 

@@ -31,6 +31,11 @@ class SciBoxError(Exception):
         if code is not None:
             self.code = code
 
+    def hide(self, secret: str | None) -> None:
+        """Take an upstream's key out of the message: some servers quote what they were sent."""
+        if secret:
+            self.message = self.message.replace(secret, "[hidden]")
+
 
 class InvalidRequest(SciBoxError):
     """The input is wrong; the same input will be wrong again."""

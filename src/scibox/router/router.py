@@ -129,8 +129,7 @@ class Router:
                     answer = answers.whole(await exchange.read_all(), sent.reading)
                 yield answer
         except SciBoxError as error:
-            if replica.secret and replica.secret in error.message:  # some servers quote what they were sent
-                error.message = error.message.replace(replica.secret, "[hidden]")
+            error.hide(replica.secret)
             raise
         finally:
             exchange.close()

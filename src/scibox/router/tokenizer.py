@@ -82,7 +82,9 @@ class Tokenizer:
                     raise InvalidRequest(
                         "'tokens' holds an id that is not in this model's vocabulary.", param="tokens"
                     )
-                raise answers.refusal(exchange.status, answer)
+                refusal = answers.refusal(exchange.status, answer)
+                refusal.hide(replica.secret)
+                raise refusal
             return answer
         finally:
             exchange.close()
