@@ -241,3 +241,18 @@ def test_usage_is_never_negative() -> None:
     body = b'{"choices":[{"message":{}}],"usage":{"prompt_tokens":-5,"completion_tokens":null}}'
 
     assert answers.whole(body, Reading()).usage == Usage(0, 0)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_usage_beside_the_last_choice_is_told_alone_too_where_it_was_asked_for(wanted: bool) -> None:
+    both = b'{"id":"a","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}'
+
+    *_, last, done = answers.Stream(Reading(wants_usage=wanted)).feed(
+        sse.render(DELTA + b"") + sse.render(both) + sse.DONE
+    )
+
+    assert done.data == sse.DONE
+    alone = json.loads(last.data.removeprefix(b"data: "))
+    assert (alone["choices"] == []) is wanted
+    assert alone["usage"] == {"prompt_tokens": 3}
+    assert alone["id"] == "a"

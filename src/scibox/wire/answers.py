@@ -110,6 +110,7 @@ class Stream:
         self._filters = filters(reading)
         self._has_begun = False
         self._last: deque[bytes] = deque(maxlen=_FINAL_EVENTS)
+        self._usage_beside = b""  # an event that had choices and usage in one, where none has usage alone
         self.finished = False
 
     def feed(self, received: bytes) -> Iterator[Chunk]:
@@ -119,6 +120,8 @@ class Stream:
                 if not any(_FINISHED.search(last) for last in self._last):
                     raise UpstreamBroken(_CUT, code="upstream_broke_off")
                 self.finished = True
+                if self._wants_usage and self._usage_beside:
+                    yield Chunk(sse.render(_usage_alone(self._usage_beside)))
                 yield Chunk(sse.DONE)
                 return
             yield from self._chunks(data)
@@ -143,6 +146,8 @@ class Stream:
             if answer.choices is None and answer.usage is None:
                 raise UpstreamBroken(_BROKEN)
             usage = _usage(answer.usage) if answer.usage else None
+            if usage:
+                self._usage_beside = data if answer.choices else b""
             if not answer.choices and not (usage and self._wants_usage):
                 if usage:
                     yield Chunk(b"", usage)
@@ -153,6 +158,12 @@ class Stream:
             usage = None
         if usage is not None:
             yield Chunk(b"", usage)
+
+
+def _usage_alone(data: bytes) -> bytes:
+    """The event in which OpenAI's clients look for usage: it has no choices."""
+    event = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**event, "choices": []})
 
 
 def _is_unusual(data: bytes) -> bool:
