@@ -216,6 +216,18 @@ async def test_a_prompt_over_the_context_is_named_in_the_clients_words() -> None
     assert (completion.status_code, completion.json()["error"]["param"]) == (400, "prompt")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_long_completion_is_counted_by_llama_cpp_as_the_text_that_it_is(stream: bool) -> None:
+    async with rig(dialect="llama") as r:
+        answer = await post(r, "/v1/completions", COMPLETION, prompt="word " * 9000, stream=stream)
+        called = [asked.path for asked in r.engine.requests]
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert called[-1] == "/tokenize"
+    assert "/apply-template" not in called
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_responses_are_not_kept(method: str) -> None:
     async with rig() as r:

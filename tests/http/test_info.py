@@ -1,9 +1,13 @@
 import asyncio
 import json
+from dataclasses import replace
 
+import httpx
 import pytest
 
 from rig import CHAT, EXPIRED, LIMITED, REVOKED, SECRET, rig
+from scibox.http import app
+from scibox.http.info import State
 
 
 def with_secret(secret: str) -> dict[str, str]:
@@ -155,6 +159,7 @@ async def test_malformed_http_is_refused_in_the_same_shape(raw: bytes) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"x-request-id: req_" in head
+    assert b"openai-processing-ms: 0" in head
     assert json.loads(body)["error"]["code"] == "malformed_http"
     assert healthy.status_code == 200
 
@@ -170,3 +175,18 @@ async def test_swagger_needs_nothing_from_elsewhere() -> None:
     assert "://" not in page.text
     assert script.status_code == 200
     assert document["openapi"].startswith("3.1")
+
+
+async def test_a_crash_tells_the_client_that_the_connection_ends() -> None:
+    def crash() -> State:
+        raise RuntimeError
+
+    async with rig() as r:
+        front = app.build(replace(r.door, state=crash))
+        transport = httpx.ASGITransport(front, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/health")
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["connection"] == "close"

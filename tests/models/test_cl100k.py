@@ -61,3 +61,12 @@ def test_ids_that_are_not_in_the_vocabulary_are_refused(ids: list[int]) -> None:
 def test_bytes_in_the_middle_that_are_no_text_are_refused(raw: bytes) -> None:
     with pytest.raises(cl100k.Undecodable):
         cl100k.decode(as_bytes(raw))
+
+
+@pytest.mark.parametrize(
+    ("one", "kind"),
+    [(100_257, "a special id"), (100_276, "a special id"), (100_277, "no id"), (10**30, "no id")],
+)
+def test_special_ids_are_told_from_what_is_no_id(one: int, kind: str) -> None:
+    with pytest.raises(cl100k.Undecodable, match=f"which is {kind} of"):
+        cl100k.decode([one])

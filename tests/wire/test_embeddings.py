@@ -166,6 +166,15 @@ def test_llm_tokens_of_each_text_are_taken_from_a_replica_that_tells_them() -> N
     assert embeddings.read(json.dumps(body).encode(), [1])[0].prompt_tokens == 3
 
 
+@pytest.mark.parametrize("told", [-5, 2**40, 10**30, None])
+def test_a_number_of_llm_tokens_that_cannot_be_one_counts_as_not_told(told: int | None) -> None:
+    whole = embeddings.read(answer([1.0], [1.0], usage={"prompt_tokens": told}), [10, 20])
+    body = {"data": [{"embedding": [1.0], "index": 0, "prompt_tokens": told}]}
+    own = embeddings.read(json.dumps(body).encode(), [1])
+
+    assert [vector.prompt_tokens for vector in whole + own] == [0, 0, 0]
+
+
 @given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=8).filter(lambda v: math.hypot(*v) > 1e-30))
 def test_the_text_form_gives_back_every_float32(values: list[float]) -> None:
     raw = embeddings.unit(array("f", values)).tobytes()

@@ -71,9 +71,10 @@ def build(door: Door) -> Front:
 
     def crash(request: Request, error: Exception) -> Response:
         door.emit(Notice(f"{request.method} {_path(request)} failed: {error!r}", is_warning=True))
-        return _render(
-            request, SciBoxError("The service failed; try again, and give the operator the x-request-id.")
-        )
+        failure = SciBoxError("The service failed; try again, and give the operator the x-request-id.")
+        answer = _render(request, failure)
+        answer.headers["connection"] = "close"  # the server closes after a crash: the client must know
+        return answer
 
     app = Starlette(
         routes=routes,

@@ -326,6 +326,7 @@ def _answer(error: SciBoxError) -> bytes:
     body = errors.render(error)
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nx-request-id: {new_id()}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {new_id()}\r\nopenai-processing-ms: 0\r\n"
+        "connection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 
 SIZE = 100_256
-SPECIAL_FROM = 100_257  # <|endoftext|> and its like: signs for a model of OpenAI's, no text
+SPECIAL = range(100_257, 100_277)  # <|endoftext|> and its like: signs for a model of OpenAI's, no text
 FILE = Path(__file__).with_name("cl100k_base.z")
 
 
@@ -32,7 +32,7 @@ def decode(ids: Sequence[int]) -> str:
     text, bounds = _table()
     for one in ids:
         if not 0 <= one < SIZE:
-            kind = "a special id" if one >= SPECIAL_FROM else "no id"
+            kind = "a special id" if one in SPECIAL else "no id"
             raise Undecodable(f"holds {one}, which is {kind} of cl100k_base")
     raw = b"".join([text[bounds[one] : bounds[one + 1]] for one in ids])
     try:

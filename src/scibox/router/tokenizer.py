@@ -18,7 +18,7 @@ from scibox.core.errors import (
 )
 from scibox.core.types import Call
 from scibox.upstream.client import Client
-from scibox.wire import answers, tokenize
+from scibox.wire import answers, completions, tokenize
 from scibox.wire.tokenize import Tokens, Wanted
 
 from .replica import Replica, Route
@@ -91,7 +91,10 @@ class Tokenizer:
 
 
 def of(call: Call) -> Wanted:
-    """The prompt of a chat call, to be counted."""
+    """The prompt of a chat call or of a completion, to be counted."""
+    if call.path == completions.PATH:
+        text = completions.prompt(call)
+        return Wanted(call.model, text, None, adds_special=True, wants_texts=False)
     return Wanted(call.model, "", call, adds_special=False, wants_texts=False)
 
 

@@ -137,6 +137,13 @@ class Completions:
         return errors.render(error)
 
 
+def prompt(call: Call) -> str:
+    """The longest text that a call goes on from."""
+    if call.prompts == 1:
+        return msgspec.json.decode(call.fields["prompt"], type=str)
+    return max(msgspec.json.decode(call.fields["prompt"], type=list[str]), key=len)
+
+
 def by_prompt(call: Call) -> tuple[Call, ...]:
     """The same call once for each of its prompts."""
     if call.prompts == 1:

@@ -26,6 +26,7 @@ MAX_TEXTS = 10_000
 NAMED = 100  # indexes of shortened texts that the header lists
 # A vector this near to unit length is left as the engine gave it: float32 is no finer.
 UNIT = 1e-6
+MOST_TOKENS = 2**31  # what one sub-call could ever have
 _MINUS_ZERO = array("f", [-0.0]).tobytes()
 
 InputType = Literal["query", "passage", "document", "search_query", "search_document"]
@@ -197,11 +198,16 @@ def read(answer: bytes, sizes: Sequence[int]) -> list[Vector]:
     vectors = [unit(_floats(item.embedding)) for item in whole]
     if len({len(vector) for vector in vectors}) > 1:
         raise UpstreamBroken("The model server answered with embeddings of different lengths.")
-    counts = share((told.usage and told.usage.prompt_tokens) or 0, sizes)
+    counts = share(_count(told.usage.prompt_tokens if told.usage else None), sizes)
     return [
-        Vector(vector.tobytes(), count if item.prompt_tokens is None else item.prompt_tokens)
+        Vector(vector.tobytes(), count if item.prompt_tokens is None else _count(item.prompt_tokens))
         for vector, item, count in zip(vectors, whole, counts, strict=True)
     ]
+
+
+def _count(told: int | None) -> int:
+    """LLM tokens as a replica told them; a number that cannot be one counts as not told."""
+    return told if told is not None and 0 <= told < MOST_TOKENS else 0
 
 
 def _floats(value: str | list[float]) -> array[float]:
