@@ -36,6 +36,12 @@ def test_a_line_keeps_its_body_as_it_is(custom_id: str, body: dict[str, Any]) ->
     assert json.loads(line.body) == body
 
 
+def test_a_byte_order_mark_before_a_line_is_left_out() -> None:
+    raw = json.dumps({"custom_id": "a", "method": "POST", "url": URL, "body": {}}).encode()
+
+    assert batches.parse_line(b"\xef\xbb\xbf" + raw, URL, 10_000) == Line("a", b"{}")
+
+
 @given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_do_worse_than_a_wrong_line(raw: bytes) -> None:
     with pytest.raises(WrongLine) as wrong:

@@ -5,6 +5,7 @@ Source: OpenAI's API reference, "Batch", and its guide's examples of input, outp
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -166,7 +167,7 @@ def parse_line(raw: bytes, endpoint: str, limit_bytes: int) -> Line:
     if len(raw) > limit_bytes:
         raise WrongLine("line_too_long", f"This line is longer than {limit_bytes} bytes.")
     try:
-        line = _lines.decode(raw)
+        line = _lines.decode(raw.removeprefix(codecs.BOM_UTF8))  # Windows puts one before a file's first line
     except msgspec.ValidationError as error:
         raise WrongLine("invalid_line", f"This line is not a request: {error}.".replace("`", "'")) from None
     except _NO_JSON:
