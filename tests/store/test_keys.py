@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scibox.core import secret as secrets
+from scibox.core.errors import OperatorError
 from scibox.service import admin
 from scibox.store.database import NewerSchema
 from scibox.store.keys import KeyStore
@@ -72,3 +73,13 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
     with pytest.raises(NewerSchema, match="upgrade SciBox"):
         KeyStore(tmp_path / "keys.db")
+
+
+def test_a_place_where_no_keys_can_be_kept_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "torn.db").write_bytes(b"no database at all" * 100)
+    (tmp_path / "folder.db").mkdir()
+
+    for path in (tmp_path / "file" / "keys.db", tmp_path / "torn.db", tmp_path / "folder.db"):
+        with pytest.raises(OperatorError, match=r"cannot be opened \(.+\): look to"):
+            KeyStore(path)

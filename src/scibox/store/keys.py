@@ -5,11 +5,13 @@ Secrets are never stored, only their digests.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from scibox.core.errors import OperatorError
 from scibox.core.types import Key
 
 from .database import connect
@@ -37,7 +39,14 @@ class KeyStore:
     """The table of keys. Methods block; the service calls them from a thread."""
 
     def __init__(self, path: Path) -> None:
-        self._db = connect(path, MIGRATIONS)
+        try:
+            self._db = connect(path, MIGRATIONS)
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OperatorError(
+                f"{path} cannot be opened ({reason}): look to its folder's permissions and its disk, or name "
+                "another data folder in SCIBOX_DATA."
+            ) from error
 
     def __enter__(self) -> KeyStore:
         return self
