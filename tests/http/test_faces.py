@@ -216,6 +216,17 @@ async def test_a_prompt_over_the_context_is_named_in_the_clients_words() -> None
     assert (completion.status_code, completion.json()["error"]["param"]) == (400, "prompt")
 
 
+async def test_a_model_that_cannot_is_refused_by_the_endpoint_that_was_asked() -> None:
+    async with rig() as r:
+        completion = await post(r, "/v1/completions", COMPLETION, model="vectors")
+        score = await r.client.post("/v1/score", json={"model": "chatty", "text_1": "a", "text_2": "b"})
+        empty = await r.client.post("/v1/rerank", json={"model": "vectors", "query": " ", "documents": ["b"]})
+
+    assert "serves /v1/embeddings, not /v1/completions." in completion.json()["error"]["message"]
+    assert "serves /v1/chat/completions, not /v1/score." in score.json()["error"]["message"]
+    assert empty.json()["error"]["message"] == "'query' is empty; give a text."
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_long_completion_is_counted_by_llama_cpp_as_the_text_that_it_is(stream: bool) -> None:
     async with rig(dialect="llama") as r:

@@ -78,7 +78,7 @@ class Directory:
         able = [other.name for other in self.cards(key) if other.kind in _ABLE[call.kind]]
         hint = f"Models that can: {', '.join(able[:_SHOWN])}." if able else "No model of this key can."
         return InvalidRequest(
-            f"'{call.model}' serves {_ENDPOINT[card.kind]}, not {_ENDPOINT[call.kind]}. {hint}",
+            f"'{call.model}' serves {_ENDPOINT[card.kind]}, not /v1{call.path}. {hint}",
             param="model",
             code="wrong_kind_of_model",
         )

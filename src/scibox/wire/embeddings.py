@@ -145,7 +145,8 @@ def _text(item: str | int | list[int], where: str, purpose: Purpose | None) -> T
 def refuse_empty(text: str, where: str) -> None:
     """There is no meaning to embed in an empty text."""
     if not text or text.isspace():
-        raise InvalidRequest(f"'{where}' is empty; leave it out.", param=where)
+        remedy = "leave it out" if where.endswith("]") else "give a text"
+        raise InvalidRequest(f"'{where}' is empty; {remedy}.", param=where)
 
 
 def ask(contents: Sequence[Content]) -> dict[str, bytes]:
