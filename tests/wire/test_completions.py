@@ -80,6 +80,7 @@ def test_a_call_is_split_by_prompt_and_choice() -> None:
         ({"prompt": [1, 2]}, "prompt[0]"),
         ({"prompt": [[1, 2]]}, "prompt[0]"),
         ({"prompt": ["a"] * 129}, "prompt"),
+        ({"prompt": ["a"] * 128, "n": 5}, "n"),
         ({"prompt": None}, "prompt"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),

@@ -27,6 +27,7 @@ PATH = "/completions"
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 NAMES = {"messages": "prompt", "max_completion_tokens": "max_tokens"}
 MAX_PROMPTS = 128
+MAX_CHOICES = 512  # of all prompts together: each is an answer of its own
 
 
 class CompletionRequest(Struct):
@@ -47,7 +48,8 @@ class CompletionRequest(Struct):
         Meta(description="Honoured. 16 where it is not given; 0 only with `echo`, and not by llama.cpp."),
     ] = None
     n: Annotated[
-        Annotated[int, Meta(ge=1, le=128)] | None, Meta(description="Honoured. 1 to 128 for each prompt.")
+        Annotated[int, Meta(ge=1, le=128)] | None,
+        Meta(description="Honoured. 1 to 128 for each prompt, 512 in all."),
     ] = None
     best_of: Annotated[
         Annotated[int, Meta(ge=1, le=128)] | None,
@@ -98,7 +100,7 @@ class Completions:
         body.refuse_unknown(fields, KNOWN | extras.NAMES)
         extras.check(fields, is_chat=False)
         prompts = _texts(request.prompt)
-        _check(request)
+        _check(request, len(prompts))
         choices = request.n or 1
         # Echoing is ours, unless the prompt's own log-probabilities are wanted: only the replica has those.
         echoes = bool(request.echo) and request.logprobs is None
@@ -188,8 +190,11 @@ def _refuse_lacking(fields: dict[str, bytes], dialect: Dialect) -> None:
             raise InvalidRequest(message, param=name, code="unsupported_parameter")
 
 
-def _check(request: CompletionRequest) -> None:
+def _check(request: CompletionRequest, prompts: int) -> None:
     choices = request.n or 1
+    if prompts * choices > MAX_CHOICES:
+        message = f"{prompts} prompts of {choices} choices are more than {MAX_CHOICES} answers; split them."
+        raise InvalidRequest(message, param="n")
     if request.best_of is not None and request.best_of < choices:
         raise InvalidRequest("'best_of' must be at least 'n'.", param="best_of")
     if request.best_of is not None and request.best_of > choices and request.stream:
