@@ -15,7 +15,8 @@ from collections.abc import Callable
 import msgspec
 import orjson
 
-from scibox.wire import chat, schemas
+from scibox.wire import chat
+from scibox.wire.constraints import schemas
 from scibox.wire.orders import Target, order
 
 LATIN, CYRILLIC = "a word or two of it, ", "слово за словом, "

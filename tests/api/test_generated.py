@@ -17,7 +17,7 @@ import pytest
 from clients import venvs
 from clients.setting import ROOT
 from rig import SECRET, rig
-from scibox.wire import openapi
+from scibox.wire.document import openapi
 
 IS_LONG = os.environ.get("SCIBOX_TEST_LONG") == "1"
 CASES = 500 if IS_LONG else 15

@@ -14,7 +14,8 @@ from jobs import jsonl, line, start, until_over, upload
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rig import SECRET, Rig, rig
-from scibox.wire import openapi, openapi_stored
+from scibox.wire.document import openapi
+from scibox.wire.document import stored as openapi_stored
 from scibox.wire.faces import FACES
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))

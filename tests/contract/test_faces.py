@@ -20,10 +20,10 @@ from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
-from scibox.wire.anthropic import Messages
-from scibox.wire.completions import Completions
+from scibox.wire.anthropic.face import Messages
+from scibox.wire.completions.face import Completions
 from scibox.wire.face import Face
-from scibox.wire.responses import Responses
+from scibox.wire.responses.face import Responses
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scibox.wire import chat, extras, openapi, parameters, schemas
-from scibox.wire.anthropic_request import MessagesCountRequest, MessagesRequest
-from scibox.wire.batches import BatchRequest
-from scibox.wire.completions import CompletionRequest
+from scibox.wire import chat, extras
+from scibox.wire.anthropic.request import MessagesCountRequest, MessagesRequest
+from scibox.wire.completions.face import CompletionRequest
+from scibox.wire.constraints import schemas
+from scibox.wire.document import openapi, parameters
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.rerank import RerankRequest, ScoreRequest
-from scibox.wire.responses_request import ResponsesRequest
+from scibox.wire.responses.request import ResponsesRequest
+from scibox.wire.stored.batches import BatchRequest
 from scibox.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text("utf-8")

@@ -44,7 +44,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_the_manual_explains_every_code_of_an_error(page: str) -> None:
     rooms = ("core", "wire", "gate", "router", "service", "upstream", "http")
     code = "\n".join(
-        path.read_text("utf-8") for room in rooms for path in (ROOT / "src" / "scibox" / room).glob("*.py")
+        path.read_text("utf-8") for room in rooms for path in (ROOT / "src" / "scibox" / room).rglob("*.py")
     )
     codes = set(re.findall(r'\bcode(?:: str)? ?= ?"([a-z_]+)"', code))
 

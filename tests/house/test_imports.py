@@ -86,5 +86,5 @@ def test_serving_does_not_load_what_only_some_calls_need() -> None:
     program = "import sys, scibox.app; print('LOADED', *sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert "scibox.wire.schemas" in run.stdout.split()
+    assert "scibox.wire.constraints.schemas" in run.stdout.split()
     assert "llguidance" not in run.stdout.split()

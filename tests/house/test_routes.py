@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from rig import rig
 from scibox.http import paths
 from scibox.http.front import Front
-from scibox.wire import openapi
+from scibox.wire.document import openapi
 
 # Whoever adds to this list says why: everything else needs a key (PROMISES K3).
 PUBLIC = {

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scibox.store.lines import Results, read
-from scibox.wire.batches import custom_id
+from scibox.wire.stored.batches import custom_id
 
 in_place = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 

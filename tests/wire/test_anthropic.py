@@ -18,7 +18,7 @@ from scibox.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from scibox.wire import anthropic
+from scibox.wire.anthropic import face as anthropic
 from scibox.wire.face import Asked
 from scibox.wire.orders import Target, order
 

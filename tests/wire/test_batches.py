@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scibox.wire import batches
-from scibox.wire.batches import Line, WrongLine
+from scibox.wire.stored import batches
+from scibox.wire.stored.batches import Line, WrongLine
 
 URL = "/v1/chat/completions"
 json_values = st.recursive(

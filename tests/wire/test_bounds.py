@@ -5,7 +5,8 @@ import pytest
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Dialect
-from scibox.wire import chat, grammar
+from scibox.wire import chat
+from scibox.wire.constraints import grammar
 from scibox.wire.orders import order
 from scibox.wire.target import Target
 

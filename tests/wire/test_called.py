@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from scibox.core.errors import UpstreamBroken
 from scibox.wire import answers, sse
-from scibox.wire.called import Arguments, Begun, CallReader, Calls, Piece, Text
-from scibox.wire.llama import Undo
+from scibox.wire.llama.called import Arguments, Begun, CallReader, Calls, Piece, Text
+from scibox.wire.llama.dialect import Undo
 from scibox.wire.orders import Reading
 
 ONE = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Pa}\\"{ris\\\\", "l": [{}]}}\n</tool_call>'

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from scibox.core.errors import InvalidRequest
-from scibox.wire import chat, parameters
+from scibox.wire import chat
+from scibox.wire.document import parameters
 
 GOOD = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -7,7 +7,7 @@ import pytest
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Dialect
-from scibox.wire.completions import Completions
+from scibox.wire.completions.face import Completions
 from scibox.wire.face import Asked
 from scibox.wire.orders import Target, order, split
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scibox.core.errors import InvalidRequest, SciBoxError, UpstreamBroken
-from scibox.wire.anthropic import Messages
-from scibox.wire.anthropic_request import MessagesRequest
-from scibox.wire.completions import CompletionRequest, Completions
+from scibox.wire.anthropic.face import Messages
+from scibox.wire.anthropic.request import MessagesRequest
+from scibox.wire.completions.face import CompletionRequest, Completions
 from scibox.wire.face import Face
-from scibox.wire.responses import Responses
-from scibox.wire.responses_request import ResponsesRequest
+from scibox.wire.responses.face import Responses
+from scibox.wire.responses.request import ResponsesRequest
 
 WORDS = st.sampled_from(
     [

@@ -20,7 +20,8 @@ from mutations import odd_bytes
 from scibox.core.errors import SciBoxError
 from scibox.http import app
 from scibox.http.calls import Calls
-from scibox.wire import answers, openapi, tokenize
+from scibox.wire import answers, tokenize
+from scibox.wire.document import openapi
 from scibox.wire.face import Asked, Face
 from scibox.wire.orders import Reading, Target, order
 from scibox.wire.sse import EventSplitter

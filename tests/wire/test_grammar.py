@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scibox.core.errors import InvalidRequest
-from scibox.wire import grammar
-from scibox.wire.constraints import ANY_OBJECT, Choice, Grammar, Json, Regex, constraint
+from scibox.wire.constraints import grammar
+from scibox.wire.constraints.asked import ANY_OBJECT, Choice, Grammar, Json, Regex, constraint
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 

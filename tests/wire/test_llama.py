@@ -8,7 +8,7 @@ import pytest
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
 from scibox.wire import body, chat
-from scibox.wire.llama import Undo, render
+from scibox.wire.llama.dialect import Undo, render
 from scibox.wire.orders import Reading, Target, order, split
 
 HI = [{"role": "user", "content": "hi"}]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scibox.core.errors import InvalidRequest
-from scibox.wire.multipart import Form
+from scibox.wire.stored.multipart import Form
 
 KIND = "multipart/form-data; boundary=xYz"
 

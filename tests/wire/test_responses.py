@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scibox.core.errors import ContextTooLong, InvalidRequest, UpstreamBroken
 from scibox.wire.face import Asked
-from scibox.wire.responses import Responses
+from scibox.wire.responses.face import Responses
 
 GOOD: dict[str, Any] = {"model": "m", "input": "hello"}
 FUNCTION = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scibox.core.errors import InvalidRequest
-from scibox.wire import patterns, schemas
+from scibox.wire.constraints import patterns, schemas
 
 PERSON = {
     "type": "object",

@@ -5,9 +5,9 @@ import pytest
 
 from scibox.core.types import Chunk, Usage
 from scibox.wire import sse
-from scibox.wire.llama import Undo
+from scibox.wire.llama.dialect import Undo
+from scibox.wire.llama.tidy import Tidy
 from scibox.wire.merging import Merger
-from scibox.wire.tidy import Tidy
 
 OPENING = (
     b'{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"id":"i"}'

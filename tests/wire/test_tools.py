@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from scibox.core.errors import InvalidRequest
-from scibox.wire import chat, schemas
+from scibox.wire import chat
+from scibox.wire.constraints import schemas
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

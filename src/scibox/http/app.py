@@ -19,7 +19,8 @@ from scibox.core.events import Emit, Notice
 from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
-from scibox.wire import errors, openapi
+from scibox.wire import errors
+from scibox.wire.document import openapi
 from scibox.wire.face import Face
 from scibox.wire.faces import FACES
 

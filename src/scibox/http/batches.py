@@ -10,8 +10,8 @@ from scibox.core.errors import SciBoxError
 from scibox.core.types import Key
 from scibox.service.batches import Batches
 from scibox.service.pipeline import Pipeline
-from scibox.wire import batches as wire
-from scibox.wire import pages
+from scibox.wire.stored import batches as wire
+from scibox.wire.stored import pages
 
 from .request import bearer, explain, read_json
 

@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from scibox.core.errors import InvalidRequest
 from scibox.service.files import Content, Files, too_large
 from scibox.service.pipeline import Pipeline
-from scibox.wire import files as wire
-from scibox.wire import pages
-from scibox.wire.multipart import OVERHEAD_BYTES, Form
+from scibox.wire.stored import files as wire
+from scibox.wire.stored import pages
+from scibox.wire.stored.multipart import OVERHEAD_BYTES, Form
 
 from .request import ClientGone, bearer, refuse_packed
 

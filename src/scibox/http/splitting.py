@@ -11,7 +11,8 @@ from starlette.responses import Response
 from scibox.core.errors import SciBoxError
 from scibox.core.types import Key
 from scibox.service.pipeline import Pipeline
-from scibox.wire import anthropic, tokenize
+from scibox.wire import tokenize
+from scibox.wire.anthropic import face as anthropic
 
 from .request import bearer, explain, read_json, while_wanted
 from .respond import request_id

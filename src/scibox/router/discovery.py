@@ -11,7 +11,7 @@ from msgspec import Struct
 from scibox.core.errors import SciBoxError
 from scibox.core.types import Dialect
 from scibox.upstream.client import Client
-from scibox.wire.offers import is_hermes
+from scibox.wire.llama.offers import is_hermes
 
 from .replica import Replica
 

@@ -18,7 +18,8 @@ from scibox.core.errors import (
 )
 from scibox.core.types import Call
 from scibox.upstream.client import Client
-from scibox.wire import answers, completions, tokenize
+from scibox.wire import answers, tokenize
+from scibox.wire.completions import face as completions
 from scibox.wire.tokenize import Tokens, Wanted
 
 from .replica import Replica, Route

@@ -12,8 +12,8 @@ from scibox.core.errors import InvalidRequest, NotFound
 from scibox.core.files import Page
 from scibox.core.types import Key
 from scibox.store.shelf import NoSuchObject, OverLimit
-from scibox.wire.batches import BatchRequest
-from scibox.wire.files import PURPOSE
+from scibox.wire.stored.batches import BatchRequest
+from scibox.wire.stored.files import PURPOSE
 
 from .files import Files, no_such_file
 from .work import Tools

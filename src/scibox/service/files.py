@@ -14,7 +14,7 @@ from scibox.core.errors import BodyTooLarge, InvalidRequest, NotFound
 from scibox.core.files import File, Page
 from scibox.store.lines import sync_folder
 from scibox.store.shelf import InUse, NoSuchObject, OverLimit, Shelf
-from scibox.wire.files import Upload
+from scibox.wire.stored.files import Upload
 
 from .disk import Disk
 

@@ -13,7 +13,7 @@ from scibox.core.errors import StorageUnavailable
 from scibox.core.events import Emit, Notice
 from scibox.store.lines import Results
 from scibox.store.shelf import Shelf
-from scibox.wire.batches import custom_id
+from scibox.wire.stored.batches import custom_id
 
 from .disk import Disk
 

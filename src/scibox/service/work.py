@@ -23,10 +23,10 @@ from scibox.core.events import Emit, Notice
 from scibox.core.files import File
 from scibox.store.lines import Stretch, read
 from scibox.store.shelf import Shelf
-from scibox.wire import batches as wire
-from scibox.wire.batches import Line, WrongLine
 from scibox.wire.face import Face
-from scibox.wire.files import OUTPUT_PURPOSE
+from scibox.wire.stored import batches as wire
+from scibox.wire.stored.batches import Line, WrongLine
+from scibox.wire.stored.files import OUTPUT_PURPOSE
 
 from .disk import Disk
 from .files import Limits

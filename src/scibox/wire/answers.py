@@ -25,13 +25,13 @@ from scibox.core.errors import (
 from scibox.core.types import Chunk, Usage
 
 from . import sse
-from .called import Calls
 from .clean import Clean
-from .guard import Guard
+from .constraints.guard import Guard
+from .llama.called import Calls
+from .llama.tidy import Tidy
 from .orders import Reading
 from .reasoning import Reasoning
 from .shape import Shape
-from .tidy import Tidy
 
 
 class _Usage(Struct):

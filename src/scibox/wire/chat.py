@@ -2,7 +2,7 @@
 
 Fields and ranges: OpenAI's API reference, "Create chat completion"; `extras.py` has what vLLM and llama.cpp
 add to them. The description of each field begins with what is done with it
-(`wire/parameters.py`): the page of the API is compared with it.
+(`wire/document/parameters.py`): the page of the API is compared with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from msgspec import Meta, Struct
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
 
-from . import body, bounds, extras, formats, messages, tools
+from . import body, extras, formats, messages, tools
 from .body import Strict
+from .constraints import bounds
 from .messages import Message
 from .tools import ToolChoice, Tools
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import anthropic, chat, completions, embeddings, responses
+from . import chat, embeddings
+from .anthropic import face as anthropic
+from .completions import face as completions
 from .face import Face, Plain
 from .rerank import RerankFace, ScoreFace
+from .responses import face as responses
 
 FACES: Mapping[str, Face] = MappingProxyType(
     {

@@ -13,8 +13,10 @@ import msgspec
 
 from scibox.core.types import Call, Dialect, Thinking
 
-from . import body, chat, completions, embeddings, extras, llama, reasoning
-from .constraints import Grammar, constraint
+from . import body, chat, embeddings, extras, reasoning
+from .completions import face as completions
+from .constraints.asked import Grammar, constraint
+from .llama import dialect as llama
 from .target import Target
 
 __all__ = ["Order", "Reading", "Target", "order", "split"]

@@ -15,4 +15,4 @@ class Target:
     dialect: Dialect = "openai"
     has_tools: bool = True  # its chat template shows tools to the model
     thinking: Thinking = "auto"
-    is_hermes: bool = False  # its template writes calls as Hermes and Qwen do (wire/offers.py)
+    is_hermes: bool = False  # its template writes calls as Hermes and Qwen do (wire/llama/offers.py)

@@ -16,7 +16,8 @@ from msgspec import Meta, Struct
 from scibox.core.errors import BodyTooLarge, InvalidRequest, UpstreamBroken
 from scibox.core.types import Call
 
-from . import body, chat, llama
+from . import body, chat
+from .llama import dialect as llama
 from .messages import AssistantMessage, Message
 from .target import Target
 

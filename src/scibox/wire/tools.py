@@ -9,8 +9,8 @@ from msgspec import Meta, Raw, field
 from scibox.core.errors import InvalidRequest
 from scibox.core.names import nearest
 
-from . import schemas
 from .body import Strict
+from .constraints import schemas
 from .formats import AnySchema, Identifier
 
 MAX_TOOLS = 128

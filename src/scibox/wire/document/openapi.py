@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from . import openapi_faces, openapi_stored
-from .chat import ChatRequest
-from .embeddings import EmbeddingRequest
-from .extras import UNDERSTOOD, Extras
-from .info import Health, KeyInfo, Model, ModelList
-from .rerank import Rerank, RerankRequest, ScoreRequest, Scores
-from .tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from scibox.wire.chat import ChatRequest
+from scibox.wire.embeddings import EmbeddingRequest
+from scibox.wire.extras import UNDERSTOOD, Extras
+from scibox.wire.info import Health, KeyInfo, Model, ModelList
+from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
+from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+
+from . import faces as openapi_faces
+from . import stored as openapi_stored
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",

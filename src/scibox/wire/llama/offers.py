@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from .grammar import CALL_BEGINS, CALL_ENDS, MAX_CALLS
-from .tools import NamedChoice, ToolChoice, Tools
-from .tools import Tool as Given
+from scibox.wire.constraints.grammar import CALL_BEGINS, CALL_ENDS, MAX_CALLS
+from scibox.wire.tools import NamedChoice, ToolChoice, Tools
+from scibox.wire.tools import Tool as Given
 
 _ARGUMENTS = '"arguments": '  # as signs of a template's text; others write parameters in tags
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from .chat import Count, Stop
+from scibox.wire.chat import Count, Stop
 
 MIN_BUDGET = 1024  # LLM tokens; Anthropic's own
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .llama import Undo
+from .dialect import Undo
 
 # None of these can stand inside a JSON string, where quotes are escaped.
 _OPENING = b'"delta":{"role":"assistant","content":null}'

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .grammar import CALL_BEGINS, CALL_ENDS
+from scibox.wire.constraints.grammar import CALL_BEGINS, CALL_ENDS
 
 _MARK = "<tool_call>"
 _NAME_OPENS = CALL_BEGINS + '{"name": "'

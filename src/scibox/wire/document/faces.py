@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from .anthropic_request import MessagesCountRequest, MessagesRequest
-from .completions import CompletionRequest
-from .responses_request import ResponsesRequest
+from scibox.wire.anthropic.request import MessagesCountRequest, MessagesRequest
+from scibox.wire.completions.face import CompletionRequest
+from scibox.wire.responses.request import ResponsesRequest
 
 Json = dict[str, Any]
 RESPONSE_EXAMPLE: Json = {

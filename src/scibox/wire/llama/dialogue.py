@@ -7,8 +7,8 @@ from typing import TypeAlias, cast
 
 import msgspec
 
-from . import messages
-from .messages import (
+from scibox.wire import messages
+from scibox.wire.messages import (
     AssistantMessage,
     DeveloperMessage,
     FunctionMessage,
@@ -18,6 +18,7 @@ from .messages import (
     ToolMessage,
     UserMessage,
 )
+
 from .offers import told_call, told_result
 
 Shown: TypeAlias = dict[str, object]  # a message as it is sent

@@ -13,13 +13,13 @@ from msgspec import Raw, Struct
 
 from scibox.core.errors import InvalidRequest, SciBoxError
 from scibox.core.types import Call
+from scibox.wire import body, chat, extras
+from scibox.wire.face import Asked
+from scibox.wire.paths import Paths
 
-from . import body, chat, extras
-from .anthropic_blocks import Turns
-from .anthropic_reply import MessagesReply, render_error
-from .anthropic_request import MessagesCountRequest, MessagesRequest, MessagesToolChoice, Thinking
-from .face import Asked
-from .paths import Paths
+from .blocks import Turns
+from .reply import MessagesReply, render_error
+from .request import MessagesCountRequest, MessagesRequest, MessagesToolChoice, Thinking
 
 # What chat calls otherwise. `messages[i]` is noted for each call.
 NAMES = {

@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from scibox.core.errors import SciBoxError, UpstreamBroken
-
-from . import errors, sse
-from .pieces import Counts
+from scibox.wire import errors, sse
+from scibox.wire.pieces import Counts
 
 _UNREADABLE = "The model server's answer could not be read; try again in a few seconds."
 

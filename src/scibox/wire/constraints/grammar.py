@@ -1,7 +1,7 @@
 """Grammars for constrained decoding, in llguidance's dialect of Lark, as llama-server takes them.
 
 llama-server ignores a grammar that does not compile, without a word: only what is known to compile may be
-sent (`compiles`; `wire/schemas.py` has looked at what clients send, and bounds it). Each JSON schema stays a
+sent (`compiles`; `schemas.py` has looked at what clients send, and bounds it). Each JSON schema stays a
 document of its own, so that its `$ref`s keep their meaning.
 Syntax: llguidance, docs/syntax.md and docs/json_schema.md.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from . import schemas
-from .constraints import Choice, Constraint, Grammar, Json, Regex
+from .asked import Choice, Constraint, Grammar, Json, Regex
 
 HEAD = "%llguidance {}\n"
 # Small models write white space without end where it is free: it is fixed, as `json.dumps` writes it.

@@ -9,9 +9,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from scibox.core.errors import InvalidRequest
-
-from . import body, chat
-from .paths import Paths
+from scibox.wire import body, chat
+from scibox.wire.paths import Paths
 
 Blocks = str | list[Raw]
 

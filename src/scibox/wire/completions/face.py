@@ -15,13 +15,14 @@ from msgspec import Meta, Raw, Struct
 
 from scibox.core.errors import InvalidRequest, SciBoxError
 from scibox.core.types import Call, Dialect
+from scibox.wire import body, chat, errors, extras
+from scibox.wire.chat import Penalty, Stop, StreamOptions
+from scibox.wire.face import Asked
+from scibox.wire.llama import dialect as llama
+from scibox.wire.paths import Paths
+from scibox.wire.target import Target
 
-from . import body, chat, errors, extras, llama
-from .chat import Penalty, Stop, StreamOptions
-from .completions_reply import CompletionsReply
-from .face import Asked
-from .paths import Paths
-from .target import Target
+from .reply import CompletionsReply
 
 PATH = "/completions"
 DEFAULT_MAX_TOKENS = 16  # OpenAI's

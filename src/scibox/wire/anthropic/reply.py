@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from scibox.core.errors import SciBoxError
-
-from . import sse
-from .pieces import Closed, Grown, Opened, Piece, Pieces, Step, read
+from scibox.wire import sse
+from scibox.wire.pieces import Closed, Grown, Opened, Piece, Pieces, Step, read
 
 _STOP_REASONS = {
     "stop": "end_turn",

@@ -11,9 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from scibox.core.errors import SciBoxError
-
-from . import sse
-from .pieces import Closed, Grown, Opened, Piece, Pieces, Step, read
+from scibox.wire import sse
+from scibox.wire.pieces import Closed, Grown, Opened, Piece, Pieces, Step, read
 
 _ITEM_PREFIX = {"reasoning": "rs", "text": "msg", "refusal": "msg", "tool": "fc"}
 

@@ -12,19 +12,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from scibox.core.errors import InvalidRequest, SciBoxError
+from scibox.wire import body, chat, errors, extras
+from scibox.wire.face import Asked
+from scibox.wire.paths import Paths
 
-from . import body, chat, errors, extras
-from .face import Asked
-from .paths import Paths
-from .responses_input import Turns
-from .responses_reply import Echo, ResponsesReply
-from .responses_request import (
-    ResponsesFormat,
-    ResponsesReasoning,
-    ResponsesRequest,
-    ResponsesText,
-    ResponsesToolChoice,
-)
+from .input import Turns
+from .reply import Echo, ResponsesReply
+from .request import ResponsesFormat, ResponsesReasoning, ResponsesRequest, ResponsesText, ResponsesToolChoice
 
 # What chat calls otherwise. `messages[i]` is noted for each call.
 NAMES = {

@@ -15,12 +15,14 @@ from msgspec import Raw
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.types import Call
+from scibox.wire import chat
+from scibox.wire.constraints import bounds, grammar, schemas
+from scibox.wire.constraints.asked import FIELDS as CONSTRAINING
+from scibox.wire.constraints.asked import Choice, Constraint, Grammar, Json, constraint
+from scibox.wire.target import Target
 
-from . import bounds, chat, dialogue, grammar, schemas
-from .constraints import FIELDS as CONSTRAINING
-from .constraints import Choice, Constraint, Grammar, Json, constraint
+from . import dialogue
 from .offers import Offer, instructions, offer
-from .target import Target
 
 _OFFERING = ("tools", "tool_choice", "parallel_tool_calls")
 _NATIVE_SEEDS = 2**32 - 1  # seeds are 32 bits there, and the last of them means "any"

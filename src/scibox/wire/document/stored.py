@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .batches import BatchList, BatchObject, BatchRequest
-from .files import FileDeleted, FileList, FileObject, FileUpload
+from scibox.wire.stored.batches import BatchList, BatchObject, BatchRequest
+from scibox.wire.stored.files import FileDeleted, FileList, FileObject, FileUpload
 
 Get = Callable[..., dict[str, Any]]  # Any: JSON; an operation of its name, tag, answer, summary and errors
 Errors = Callable[..., dict[str, Any]]  # the answers of these statuses

@@ -8,9 +8,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from scibox.core.errors import InvalidRequest
-
-from . import body, chat
-from .paths import Paths
+from scibox.wire import body, chat
+from scibox.wire.paths import Paths
 
 
 class _Kind(Struct):

@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.files import File
+from scibox.wire import body
 
-from . import body
 from .multipart import Form
 
 PURPOSE = "batch"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from .chat import Count
+from scibox.wire.chat import Count
 
 Includable = Literal[
     "message.output_text.logprobs",

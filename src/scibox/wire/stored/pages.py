@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.files import Page
-
-from . import body
+from scibox.wire import body
 
 
 def parse(query: Mapping[str, str], default: int, most: int, others: Iterable[str] = ()) -> Page:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from scibox.core.errors import InvalidRequest
 
 from . import grammar, schemas
-from .constraints import Choice, Constraint, Grammar, Json, Regex, constraint
+from .asked import Choice, Constraint, Grammar, Json, Regex, constraint
 
 
 def check(fields: Mapping[str, bytes]) -> None:

@@ -15,8 +15,7 @@ from msgspec import Meta, Struct
 
 from scibox.core.batches import Batch, Problem, Status
 from scibox.core.errors import InvalidRequest
-
-from . import body
+from scibox.wire import body
 
 MetadataKey = Annotated[str, Meta(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]

@@ -1,0 +1,1 @@
+"""The Responses API: requests to chat calls, chat answers back to responses."""
