@@ -1,6 +1,6 @@
 """Node.js and the packages of its clients: Node from its environment (`environments/node.in`), none of the system.
 
-The newest clients need Node 22, Debian 12 has 18, and its npm draws in some hundreds of packages. `node/package-lock.json`
+The newest clients need Node 22, Debian 12 has 18, and its npm draws in some hundreds of packages. `node/npm-shrinkwrap.json`
 pins every package by digest and names no registry; it is written by, in `node/`:
 
     npm install --package-lock-only --omit-lockfile-registry-resolved
@@ -14,7 +14,7 @@ from pathlib import Path
 from clients import venvs
 
 SOURCES = Path(__file__).parent / "node"
-_PINS = ("package.json", "package-lock.json")
+_PINS = ("package.json", "npm-shrinkwrap.json")
 
 
 def make(venv: venvs.Venv) -> Path:

@@ -31,7 +31,7 @@ def test_an_environment_is_pinned_whole_and_names_no_registry(name: str) -> None
 
 def test_the_packages_for_node_are_pinned_whole_and_name_no_registry() -> None:
     asked = json.loads((SOURCES / "package.json").read_text("utf-8"))["dependencies"]
-    locked = json.loads((SOURCES / "package-lock.json").read_text("utf-8"))["packages"]
+    locked = json.loads((SOURCES / "npm-shrinkwrap.json").read_text("utf-8"))["packages"]
 
     assert all(re.fullmatch(r"[\d.]+", version) for version in asked.values()), asked
     assert {name: locked[f"node_modules/{name}"]["version"] for name in asked} == asked
