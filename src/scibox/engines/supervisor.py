@@ -228,13 +228,14 @@ def _describe(code: int) -> str:
 
 async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
     """End the child's whole group, politely first; shielded by nothing, so it must not be cancelled twice."""
+    ended = asyncio.ensure_future(process.wait())
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await process.wait()
+        # Not asyncio.timeout: until Python 3.11.3 its end is no TimeoutError in a task that was cancelled
+        # before, as ours was by `stop`, and the child would live on.
+        await asyncio.wait({ended}, timeout=grace_s)
     _signal_group(process.pid, signal.SIGKILL)  # also what the child itself has started
-    await process.wait()
+    await ended
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
