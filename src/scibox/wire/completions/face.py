@@ -59,7 +59,10 @@ class CompletionRequest(Struct):
     echo: Annotated[bool | None, Meta(description="Honoured. Together with `logprobs` not by llama.cpp.")] = (
         None
     )
-    logprobs: Annotated[Annotated[int, Meta(ge=0, le=5)] | None, Meta(description="Honoured. 0 to 5.")] = None
+    logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=5)] | None,
+        Meta(description="Honoured. 0 to 5. By llama.cpp not together with `stop`."),
+    ] = None
     stop: Annotated[
         Stop | Annotated[list[Stop], Meta(max_length=4)] | None,
         Meta(description="Honoured. A text, or up to four."),
