@@ -152,6 +152,7 @@ class Box:
 
     def _greet(self) -> None:
         secret = admin.ensure_operator(self._store, time.time())
+        self._ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
         _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
 
