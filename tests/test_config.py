@@ -246,7 +246,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
             "is of kind embedding, and model 'm' of kind chat",
         ),
         (MODEL + "engine = 'fake'\nbatch_tokens = 3", "'batch_tokens' means nothing to the engine 'fake'"),
-        (MODEL + "url = 'http://x/v1'\nslots = 3", "'slots' means nothing to an upstream at a url"),
+        (MODEL + "url = 'http://x/v1'\nthreads = 3", "'threads' means nothing to an upstream at a url"),
         (
             MODEL + "url = 'http://x/v1'\ndialect = 'tgi'",
             "dialect must be one of 'openai', 'vllm', 'llama', not 'tgi'",
@@ -265,6 +265,15 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
             MODEL + "url = 'http://x/v1/chat/completions'",
             "must end before '/chat/completions', like 'http://x/v1'",
         ),
+        (
+            "[models.m]\nkind = 'chat'\nlimits = { calls_per_minut = 3 }",
+            "limits has no 'calls_per_minut'; did you mean 'calls_per_minute'?",
+        ),
+        (
+            "[models.m]\nkind = 'chat'\nowner_limits = { calls_in_flight = 0 }",
+            "owner_limits has a wrong calls_in_flight: it must be at least 1, not 0",
+        ),
+        ("[models.m]\nkind = 'chat'\nprice = 3", "price must be a table like { prompt = 10 }, not 3"),
         (
             MODEL + "url = 'http://x/v1'\nupstream_key_env = 'NOPE'",
             "scibox.toml:5: the environment variable NOPE is not set",

@@ -38,6 +38,8 @@ def test_every_setting_stands_on_the_page_with_its_variable_and_default() -> Non
         assert meaning
         if setting.default is None:
             assert "`" not in default
+        elif isinstance(setting.default, bool):
+            assert default == f"`{str(setting.default).lower()}`"
         elif isinstance(setting.default, str):
             assert default == f"`{setting.default}`"
         elif isinstance(setting.default, tuple):

@@ -23,7 +23,8 @@ from scibox.config.values import Wrong, decode, from_text
 from scibox.models.catalogue import CatalogueError, catalogue, with_own
 
 TOP_NAMES = (
-    *("data", "catalogue", "server", "deadlines", "engines", "files", "batches", "embeddings", "models"),
+    *("data", "catalogue", "server", "deadlines", "engines", "files", "batches", "embeddings"),
+    *("gate", "ledger", "shared", "models"),
 )
 LAPTOP = Path(__file__).with_name("laptop.toml")  # what is served when nothing is configured
 
@@ -72,6 +73,9 @@ def load(
         files=records["files"],
         batches=records["batches"],
         embeddings=records["embeddings"],
+        gate=records["gate"],
+        ledger=records["ledger"],
+        shared=records["shared"],
         models=models,
     )
 

@@ -22,7 +22,7 @@ UNDERSTOOD: Mapping[str, frozenset[str]] = {
     "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch", "pooling"}),
     "embedder": frozenset({"engine", "weights", "threads", "batch_tokens"}),
     "fake": frozenset({"engine", "slots", "context"}),
-    "url": frozenset({"url", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
+    "url": frozenset({"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
 }
 LONGEST_NAME = 200
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")

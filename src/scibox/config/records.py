@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scibox.core.errors import OperatorError
-from scibox.core.types import Dialect, Kind, Thinking, TokenIds
+from scibox.core.types import NO_LIMITS, Dialect, Kind, Limits, Price, Thinking, TokenIds
 
 Engine = Literal["llama", "embedder", "fake"]
 Pooling = Literal["mean", "cls", "last"]
@@ -28,6 +28,8 @@ Port = Annotated[int, Between(1, 65_535)]
 Count = Annotated[int, Between(1, 2**31 - 1)]
 Threads = Annotated[int, Between(1, 1_024)]
 Slots = Annotated[int, Between(1, 1_024)]
+Workers = Annotated[int, Between(1, 64)]
+Money = Annotated[float, Between(0.0, 1e9)]
 Seconds = Annotated[float, Between(0.001, 7 * 86_400)]
 Days = Annotated[float, Between(0.01, 3_650)]
 FileBytes = Annotated[int, Between(1_024, 2**40)]
@@ -50,6 +52,7 @@ class Server:
     body_s: Seconds = 30.0
     keep_alive_s: Seconds = 75.0
     drain_s: Seconds = 30.0
+    workers: Workers = 1
     cors_origins: tuple[str, ...] = ("*",)
 
 
@@ -96,6 +99,32 @@ class Batches:
 
     concurrency: Slots = 2
     busy_at: Slots = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How calls wait that cannot start now, and how many may."""
+
+    patience_s: Seconds = 60.0
+    queue_per_model: Count = 1_000
+    queue_per_owner: Count = 200
+    upstream_slots: Slots = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is kept of calls. `strict`: a call's entry is on the disk itself before its answer is complete."""
+
+    strict: bool = False
+    keep_days: Days = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """State that several nodes share; without a URL each node stands alone."""
+
+    database_url: str | None = None
+    limits_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +175,9 @@ class Model:
     revision: str | None = None
     owned_by: str = "scibox"
     reasoning: Thinking = "auto"
+    limits: Limits = NO_LIMITS  # of all callers together
+    owner_limits: Limits = NO_LIMITS  # of each owner
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +194,9 @@ class Config:
     files: Files = field(default_factory=Files)
     batches: Batches = field(default_factory=Batches)
     embeddings: Embeddings = field(default_factory=Embeddings)
+    gate: Gate = field(default_factory=Gate)
+    ledger: Ledger = field(default_factory=Ledger)
+    shared: Shared = field(default_factory=Shared)
     models: tuple[Model, ...] = ()
 
 

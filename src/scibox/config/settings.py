@@ -9,7 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from scibox.config.records import Batches, Deadlines, Embedder, Embeddings, Files, Llama, Server
+from scibox.config.records import (
+    Batches,
+    Deadlines,
+    Embedder,
+    Embeddings,
+    Files,
+    Gate,
+    Ledger,
+    Llama,
+    Server,
+    Shared,
+)
 
 PREFIX = "SCIBOX_"
 # Names with our prefix that are not settings: the file itself, what clients use, and the tests' own.
@@ -35,6 +46,9 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "files": Files,
         "batches": Batches,
         "embeddings": Embeddings,
+        "gate": Gate,
+        "ledger": Ledger,
+        "shared": Shared,
     }
 )
 

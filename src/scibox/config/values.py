@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from scibox.config.records import Between
+from scibox.core.names import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 
@@ -30,6 +33,8 @@ def decode(kind: Any, value: object, folder: Path) -> Any:
         return tuple(value)
     if plain is Path:
         return _path(value, folder)
+    if is_dataclass(plain):
+        return _table(plain, value, folder)
     decoded = _scalar(plain, value, bounds)
     if bounds is not None and not bounds.low <= decoded <= bounds.high:  # also refuses nan
         raise Wrong(f"must be {_wanted(plain, bounds)}, not {value!r}")
@@ -49,6 +54,30 @@ def from_text(kind: Any, text: str) -> object:
     if get_origin(plain) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()]
     return text
+
+
+def _table(record: Any, value: object, folder: Path) -> Any:
+    """A table of numbers: limits, a price. What is left out stays as it is."""
+    kinds = get_type_hints(record, include_extras=True)
+    if not isinstance(value, dict):
+        raise Wrong(f"must be a table like {{ {next(iter(kinds))} = 10 }}, not {value!r}")
+    values = {}
+    for name, inner in value.items():
+        if name not in kinds:
+            near = nearest(name, kinds)
+            raise Wrong(f"has no '{name}'; " + (f"did you mean '{near}'?" if near else _known(kinds)))
+        try:
+            values[name] = decode(kinds[name], inner, folder)
+        except Wrong as wrong:
+            raise Wrong(f"has a wrong {name}: it {wrong}") from wrong
+        lowest = 1 if _bare(kinds[name])[0] is int else 0
+        if not lowest <= values[name] < 1e15:
+            raise Wrong(f"has a wrong {name}: it must be at least {lowest}, not {inner!r}")
+    return record(**values)
+
+
+def _known(kinds: Mapping[str, object]) -> str:
+    return f"known are: {', '.join(kinds)}"
 
 
 def _bare(kind: Any) -> tuple[Any, Between | None]:

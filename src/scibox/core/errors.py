@@ -23,11 +23,15 @@ class SciBoxError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        should_retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.should_retry = (
+            should_retry  # OpenAI's clients obey `x-should-retry`; None: they decide by status
+        )
         if code is not None:
             self.code = code
 
@@ -57,6 +61,53 @@ class Unauthorized(SciBoxError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class Forbidden(SciBoxError):
+    """A good key that may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class Conflict(SciBoxError):
+    """What is asked contradicts what is there."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class RateLimited(SciBoxError):
+    """A rate limit: the same call succeeds later."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(SciBoxError):
+    """The quota of the day or the month is used up."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class Busy(SciBoxError):
+    """The call would wait for its turn longer than its caller would, or the queue is full."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_too_long"
+
+
+class KeysUnavailable(SciBoxError):
+    """A key that is not known here, while the database that may know it is away."""
+
+    status = 503
+    code = "keys_unavailable"
 
 
 class ModelNotFound(SciBoxError):

@@ -21,7 +21,9 @@ class Ending(Enum):
     """How a call ended; every call has exactly one."""
 
     FINISHED = "finished"
-    REFUSED = "refused"  # an error of the caller's, before a replica was asked
+    REFUSED = "refused"  # an error of the caller's, or a limit, before a replica has answered
+    REVOKED = "revoked"  # its key was revoked while it waited or ran
+    INTERRUPTED = "interrupted"  # the service itself died; written when it starts again
     UPSTREAM_ERROR = "upstream_error"
     CLIENT_GONE = "client_gone"
     DEADLINE = "deadline"
@@ -30,10 +32,56 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """LLM tokens of one call, as the engine counted them."""
+    """LLM tokens of one call, as the engine counted them.
+
+    `cached_tokens` are part of the prompt, `reasoning_tokens` of the completion.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one subject (a key, an owner, a model) may use; None: no limit. Days and months are UTC's."""
+
+    calls_per_second: int | None = None
+    calls_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # LLM tokens, of prompts and completions together
+    texts_per_minute: int | None = None  # texts to embed or to rank
+    calls_in_flight: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is limited."""
+        return self == NO_LIMITS
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A team or person: the unit of fairness. Twice the weight is twice the share of a busy model."""
+
+    name: str
+    weight: float = 1.0
+    limits: Limits = NO_LIMITS
+    created_at: float = 0.0  # Unix seconds
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of a model, per million LLM tokens, in any currency."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    cached: float | None = None  # None: as the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +97,8 @@ class Key:
     expires_at: float | None = None
     revoked_at: float | None = None
     models: frozenset[str] | None = None  # None: every model
+    is_enabled: bool = True  # a disabled key can be enabled again, a revoked one never
+    limits: Limits = NO_LIMITS  # its own, beside its owner's
 
     def is_expired(self, now: float) -> bool:
         """Whether `now` (Unix seconds) is past the expiry."""
@@ -111,6 +161,8 @@ class Call:
     thinks: bool | None = None  # whether it reasons first, where that can be chosen; None: its own way
     wants_stop: bool = False  # which stop sequence matched, where the replica can say it
     is_background: bool = False  # a line of a batch: nobody waits for it, so other calls come first
+    max_tokens: int | None = None  # LLM tokens of each choice at most, as the caller said
+    patience_s: float | None = None  # how long it may wait for its turn; None: as the service is set
     embedding: Embedding | None = None
 
 
@@ -118,12 +170,15 @@ class Call:
 class Chunk:
     """A piece of an answer as it goes to the client: whole SSE events, or the whole JSON body.
 
-    `headers` of the first chunk go to the client too, names in lower case.
+    `headers` of the first chunk go to the client too, names in lower case. `deltas` estimates the LLM tokens
+    in it, where the engine sends one with each event; with the one that `is_last` the answer is complete.
     """
 
     data: bytes
     usage: Usage | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    deltas: int = 0
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

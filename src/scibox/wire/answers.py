@@ -34,9 +34,19 @@ from .reasoning import Reasoning
 from .shape import Shape
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int | None = 0
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: int | None = 0
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
 
 
 class _Error(Struct):
@@ -122,7 +132,7 @@ class Stream:
                 self.finished = True
                 if self._wants_usage and self._usage_beside:
                     yield Chunk(sse.render(_usage_alone(self._usage_beside)))
-                yield Chunk(sse.DONE)
+                yield Chunk(sse.DONE, is_last=True)
                 return
             yield from self._chunks(data)
 
@@ -154,7 +164,7 @@ class Stream:
                 return
         self._last.append(data)
         for kept in _through(self._filters, data):
-            yield Chunk(sse.render(kept), usage)
+            yield Chunk(sse.render(kept), usage, deltas=1)
             usage = None
         if usage is not None:
             yield Chunk(b"", usage)
@@ -227,7 +237,7 @@ def whole(body: bytes, reading: Reading) -> Chunk:
             body = stage.whole(body)
     except _UNREADABLE:
         raise UpstreamBroken(_BROKEN) from None
-    return Chunk(body, _usage(answer.usage) if answer.usage else Usage())
+    return Chunk(body, _usage(answer.usage) if answer.usage else Usage(), is_last=True)
 
 
 def refusal(status: int, body: bytes) -> SciBoxError:
@@ -295,4 +305,8 @@ def _is_about_context(message: str, code: str) -> bool:
 
 
 def _usage(usage: _Usage) -> Usage:
-    return Usage(max(0, usage.prompt_tokens or 0), max(0, usage.completion_tokens or 0))
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+    details = usage.completion_tokens_details
+    reasoning = details.reasoning_tokens if details else 0
+    numbers = (usage.prompt_tokens, usage.completion_tokens, cached, reasoning)
+    return Usage(*(max(0, number or 0) for number in numbers))
