@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scibox.core.types import Dialect, ModelCard, Purpose, Thinking, TokenIds
 from scibox.upstream.address import Address
 from scibox.wire.orders import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a replica could not answer when it was last tried, and since when (Unix seconds)."""
+
+    words: str
+    since: float
 
 
 @dataclass(slots=True)
@@ -26,6 +37,19 @@ class Replica:
     thinking: Thinking | None = "auto"  # None: its chat template tells
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
+    is_known: bool = False  # a server of others has answered once and said what it would of itself
+    trouble: Trouble | None = None  # of a server of others; of a child of ours its supervisor knows more
+    users: int = 0  # calls that may still go to it
+
+    def failed(self, words: str) -> None:
+        """It could not answer; told until it has answered again."""
+        if not self.is_local:
+            since = self.trouble.since if self.trouble else time.time()
+            self.trouble = Trouble(words, since)
+
+    def answered(self) -> None:
+        """It is there."""
+        self.trouble = None
 
     @property
     def target(self) -> Target:
@@ -70,6 +94,17 @@ class Route:
     replicas: tuple[Replica, ...]
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
 
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While a call may go to one of its replicas: a reload does not end them meanwhile."""
+        for replica in self.replicas:
+            replica.users += 1
+        try:
+            yield
+        finally:
+            for replica in self.replicas:
+                replica.users -= 1
+
     @property
     def has_tokenizer(self) -> bool:
         """Whether a replica can be asked for the LLM tokens of a text."""
@@ -79,3 +114,11 @@ class Route:
     def shown(self) -> ModelCard:
         """The card with what a remote replica has said of itself since."""
         return replace(self.card, context=self.card.context or self.replicas[0].context)
+
+
+def refused(status: int) -> str:
+    """What to do about a server that refuses the gateway itself."""
+    return (
+        f"It refuses the gateway (status {status}): check its url, upstream_model, and upstream_key_env or "
+        "upstream_key_file."
+    )

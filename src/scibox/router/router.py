@@ -27,7 +27,7 @@ from scibox.wire.orders import Order, order, split
 from .choices import merged
 from .counting import refuse_too_long
 from .learning import learn
-from .replica import Replica, Route
+from .replica import Replica, Route, refused
 from .tokenizer import Tokenizer
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
@@ -49,12 +49,12 @@ class Router:
 
     def __init__(self, client: Client, deadlines: Deadlines) -> None:
         self._client = client
-        self._deadlines = deadlines
+        self.deadlines = deadlines
         self.tokenizer = Tokenizer(client)
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return asyncio.get_running_loop().time() + self._deadlines.total_s
+        return asyncio.get_running_loop().time() + self.deadlines.total_s
 
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
         """The chunks of the first replica that answers."""
@@ -117,9 +117,10 @@ class Router:
             replica.address.prefix + sent.path,
             body=sent.body,
             secret=replica.secret,
+            request_id=call.request_id,
         )
         try:
-            await self._open(exchange, call, ends_at)
+            await self._open(exchange, call, replica, ends_at)
             if call.stream:
                 async with aclosing(self._relay(exchange, sent, ends_at)) as chunks:
                     async for chunk in chunks:
@@ -134,19 +135,27 @@ class Router:
         finally:
             exchange.close()
 
-    async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
-        first_at = asyncio.get_running_loop().time() + self._deadlines.first_chunk_s
+    async def _open(self, exchange: Exchange, call: Call, replica: Replica, ends_at: float) -> None:
+        first_at = asyncio.get_running_loop().time() + self.deadlines.first_chunk_s
         async with until(min(first_at, ends_at) if call.stream else ends_at):
-            await exchange.open()
+            try:
+                await exchange.open()
+            except UpstreamUnavailable:
+                replica.failed("It cannot be reached: check that it runs and that its url is right.")
+                raise
             if exchange.status != 200:
-                raise answers.refusal(exchange.status, await exchange.read_error())
+                error = answers.refusal(exchange.status, await exchange.read_error())
+                if isinstance(error, UpstreamMisconfigured):
+                    replica.failed(refused(exchange.status))
+                raise error
+            replica.answered()
         if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
 
     async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:
         stream = answers.Stream(sent.reading)
         now = asyncio.get_running_loop().time
-        patience_s = self._deadlines.first_chunk_s
+        patience_s = self.deadlines.first_chunk_s
         while not stream.finished:
             async with until(min(now() + patience_s, ends_at)):
                 received = await exchange.read()
@@ -155,7 +164,7 @@ class Router:
                 return
             for chunk in stream.feed(received):
                 yield chunk
-            patience_s = self._deadlines.next_chunk_s
+            patience_s = self.deadlines.next_chunk_s
         # Read to the end, so that the connection can serve the next call.
         async with until(min(now() + 1.0, ends_at)):
             await exchange.read()
