@@ -14,6 +14,8 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.conditions import Condition
+from scibox.core.errors import OperatorError
 from scibox.core.events import CallEnded, Event
 from scibox.core.types import Dialect, Key, ModelCard, Thinking
 from scibox.engines.fake import FakeEngine
@@ -33,12 +35,14 @@ from scibox.service.files import Files, Limits
 from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
 SECRET = secret.compose([7] * secret.RANDOM_CHARS)
@@ -89,6 +93,27 @@ class Rig:
         async with asyncio.timeout(seconds):
             while self.gate.in_flight or self.engine.in_flight:
                 await asyncio.sleep(0.005)
+
+
+@dataclass
+class Models:
+    """Models that are all well."""
+
+    routes: list[Route]
+    is_ready: bool = True
+
+    def answering(self) -> list[str]:
+        return self.names()
+
+    def names(self) -> list[str]:
+        return [route.card.name for route in self.routes]
+
+    def conditions(self) -> list[Condition]:
+        return []
+
+
+async def reload() -> Reloaded:
+    raise OperatorError("a rig has no configuration")
 
 
 @contextlib.contextmanager
@@ -196,9 +221,9 @@ async def rig(
                 batches=Batches(tools, files, runner.wake),
                 admin=Admin(store, tools.disk, now),
                 emit=events.append,
-                state=lambda: "ok",
+                status=Status(gate, Models(routes), "0"),
+                reload=reload,
                 ending=asyncio.Event(),
-                version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
                 cors_origins=cors_origins,

@@ -5,33 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from scibox import __version__, banner
-from scibox.config import Config, Deployment
+from scibox.config import Changes, Config, changes, refuse_restarts
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
-from scibox.deployed import Deployed, obtain
+from scibox.deployed import Deployed, Plan, obtain, plan
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
 from scibox.http import app as door
 from scibox.http import server
-from scibox.http.info import State
+from scibox.http.front import Entrance, Front
 from scibox.http.protocol import Patience
-from scibox.models.ready import Weights
 from scibox.observe.log import Log
-from scibox.router.discovery import discover
+from scibox.observe.space import space
+from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
+from scibox.router.discovery import look, watch
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
 from scibox.service import admin
@@ -42,42 +40,49 @@ from scibox.service.files import Files, Limits
 from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
+from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
+SWEEP_S = 0.5  # how long an engine that nobody needs any more may stay
 
 
-def serve(config: Config) -> int:
-    """Run the service until it is told to stop; returns the exit status."""
+def serve(read: Callable[[], Config]) -> int:
+    """Run the service until it is told to stop; returns the exit status. Each reload calls `read` again."""
+    config = read()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
     logging.getLogger("python_multipart").addHandler(logging.NullHandler())
     with contextlib.closing(
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download
-        weights = obtain(config)
-        with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
+        first = plan(config, obtain(config))
+        with KeyStore(config.data / "keys.db") as store, sockets_folder() as sockets:
             try:
-                return uvloop.run(Box(config, weights, sockets, store).live(sock))
+                return uvloop.run(Box(read, config, first, sockets, store).live(sock))
             except EngineFailed as error:
                 raise OperatorError(error.message) from error
 
 
 class Box:
-    """All rooms joined, for one configuration."""
+    """All rooms joined. `_adopt` is all that differs from one configuration to another."""
 
     def __init__(
-        self, config: Config, weights: Mapping[Deployment, Weights], sockets: Path, store: KeyStore
+        self, read: Callable[[], Config], config: Config, first: Plan, sockets: Path, store: KeyStore
     ) -> None:
-        self._config = config
+        self._read = read
         self._store = store
         self._log = Log()
         self._stop = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._changing = asyncio.Lock()  # of the configuration
+        self._reloads: set[asyncio.Task[Changes]] = set()
         self._client = Client(config.deadlines.connect_s)
         self._ring = KeyRing(store.by_digest())
         self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
@@ -87,47 +92,45 @@ class Box:
             config.embeddings.cache_disk_bytes,
             lambda message: self._log.emit(Notice(message, is_warning=True)),
         )
-        self._deployed = Deployed(config, weights, sockets, self._note)
-        self._tools = self._batch_tools()
+        self._deployed = Deployed(sockets, self._note)
+        self._status = Status(
+            self._gate,
+            self._deployed,
+            __version__,
+            slow_parts=(lambda: [space(config.data)],),
+        )
+        self._pipeline = self._join(config)
+        self._tools = self._batch_tools(config)
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
-        self._door = door.Door(
-            pipeline=self._tools.pipeline,
-            files=self._files,
-            batches=Batches(self._tools, self._files, self._runner.wake),
-            admin=admin.Admin(self._store, self._tools.disk, time.time),
-            emit=self._log.emit,
-            state=self._state,
-            ending=asyncio.Event(),
-            version=__version__,
-            heartbeat_s=config.server.heartbeat_s,
-            max_body_bytes=config.server.max_body_bytes,
-            cors_origins=config.server.cors_origins,
-        )
+        self._deployed.begin(first)
+        self._adopt(config, first)
+        self._entrance = Entrance(self._application(config))
+        self._web = server.server(self._entrance, _listen(config))
 
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
-        web = server.server(door.build(self._door), _listen(self._config))
-        started_at = time.monotonic()
-        tasks = [
-            asyncio.create_task(web.serve(sockets=[sock])),
-            asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
-            asyncio.create_task(
-                discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
-            ),
+        began_at = time.monotonic()
+        tasks: list[asyncio.Task[Any]] = [  # Any: nobody asks for their results
+            self._watch(work)
+            for work in (
+                self._web.serve(sockets=[sock]),
+                follow(self._ring, self._store, self._log.emit),
+                watch(self._client, lambda: self._deployed.replicas),
+                self._sweep(),
+            )
         ]
-        for task in tasks:
-            self._watch(task)
         try:
             self._greet()
-            await self._start_engines(started_at)
-            tasks.append(self._watch(asyncio.create_task(self._runner.run())))
+            await self._start_engines(began_at)
+            tasks.append(self._watch(self._runner.run()))
             await self._stop.wait()
             await self._drain()
         finally:
+            tasks += self._reloads
             await self._runner.stop(LAST_WORDS_S)
-            await server.stop(web, tasks[0])
+            await server.stop(self._web, tasks[0])
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -136,10 +139,11 @@ class Box:
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
-        _say("Stopped.")
+        say("Stopped.")
         return 0
 
-    def _watch(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _watch(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         task.add_done_callback(self._on_end)
         return task
 
@@ -151,26 +155,90 @@ class Box:
             )
             self._stop.set()
 
+    # the start
+
     def _greet(self) -> None:
         secret = admin.ensure_operator(self._store, time.time())
         self._ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
-        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+        say(banner.greeting(__version__, self._url, str(self._config.data), secret))
 
-    async def _start_engines(self, started_at: float) -> None:
+    async def _start_engines(self, began_at: float) -> None:
         """Start the children and wait until they can answer, or until the service is to stop."""
-        for child in self._deployed.children:
-            await child.start()
-        if await _first(self._stop.wait(), self._ready()) == 0:
+        async with self._changing:
+            if await first_of(self._stop.wait(), self._deployed.ready(self._deployed.plan)) == 0:
+                return
+        seconds = time.monotonic() - began_at
+        say(banner.ready(self._url, self._secret, self._config.models, seconds, program()))
+
+    # a changed configuration
+
+    def _adopt(self, config: Config, new: Plan) -> None:
+        """Serve by this from the next call on. Without an `await`, so that no call sees half of it."""
+        self._config = config
+        self._deployed.adopt(new)
+        aliases = {alias: model.name for model in config.models for alias in model.aliases}
+        self._pipeline.directory = Directory(self._deployed.routes, aliases)
+        self._pipeline.router.deadlines = _deadlines(config)
+        self._pipeline.vectors.packing = _packing(config)
+        self._client.connect_s = config.deadlines.connect_s
+        self._cache.memory_bytes = config.embeddings.cache_memory_bytes
+        self._tools.lanes.pace = _pace(config)
+        self._tools.limits = self._files.limits = _limits(config)
+        self._tools.max_line_bytes = config.server.max_body_bytes
+
+    def _reload(self) -> asyncio.Task[Changes]:
+        """Begin to take over the configuration as it is now; it goes on if whoever asked for it leaves."""
+        task = asyncio.create_task(self._take_over())
+        self._reloads.add(task)
+        task.add_done_callback(self._on_reloaded)
+        return task
+
+    def _on_reloaded(self, task: asyncio.Task[Changes]) -> None:
+        self._reloads.discard(task)
+        if task.cancelled():
             return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
+        error = task.exception()
+        told = f"nothing has changed: {error}" if error else f"it was reloaded: {task.result()}"
+        self._log.emit(Notice(f"the configuration: {told}", is_warning=error is not None))
+
+    async def _reload_for_operator(self) -> Reloaded:
+        found = await asyncio.shield(self._reload())
+        return Reloaded(
+            settings=list(found.settings),
+            models_added=list(found.added),
+            models_changed=list(found.changed),
+            models_removed=list(found.removed),
         )
 
-    async def _ready(self) -> None:
-        await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
+    async def _take_over(self) -> Changes:
+        """All of it, or OperatorError and nothing."""
+        async with self._changing:
+            if self._gate.is_draining:
+                raise OperatorError("the service is stopping")
+            old, new = self._config, await asyncio.to_thread(self._read)
+            refuse_restarts(old, new)
+            wanted = await aside(lambda: plan(new, obtain(new)))
+            added = self._deployed.begin(wanted)
+            try:
+                await self._deployed.ready(added)
+                await look(self._client, self._deployed.replicas)
+                application = self._application(new)
+                self._web.reload(_listen(new))
+                self._adopt(new, wanted)
+                self._entrance.app = application
+            except EngineFailed as error:
+                raise OperatorError(error.message) from error
+            finally:
+                self._deployed.release()
+        return changes(old, new)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._deployed.sweep()
+            await asyncio.sleep(SWEEP_S)
+
+    # the end
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
@@ -179,44 +247,60 @@ class Box:
         self._stop.clear()
         running = self._gate.in_flight
         if running:
-            _say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
-        await _first(self._gate.idle.wait(), self._stop.wait(), within_s=self._config.server.drain_s)
-        self._door.ending.set()
-        await _first(self._gate.idle.wait(), within_s=LAST_WORDS_S)
+            say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
+        await first_of(self._gate.idle.wait(), self._stop.wait(), within_s=self._config.server.drain_s)
+        self._ending.set()
+        await first_of(self._gate.idle.wait(), within_s=LAST_WORDS_S)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
+        had_terminal = has_terminal()
+
+        def hang_up() -> None:
+            if had_terminal and not has_terminal():  # it was closed: nobody asks for a reload so
+                self._stop.set()
+            else:
+                self._reload()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
 
-    def _state(self) -> State:
-        return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
+    # the parts
 
-    def _pipeline(self) -> Pipeline:
-        limits = self._config.deadlines
-        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
-        router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
-        own = self._config.embeddings
-        packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
-        return Pipeline(
-            self._gate,
-            Directory(self._deployed.routes, aliases),
-            router,
-            Vectors(router, self._cache, packing),
-        )
+    def _join(self, config: Config) -> Pipeline:
+        router = Router(self._client, _deadlines(config))
+        vectors = Vectors(router, self._cache, _packing(config))
+        return Pipeline(self._gate, Directory((), {}), router, vectors)
 
-    def _batch_tools(self) -> Tools:
-        own, pace = self._config.files, self._config.batches
+    def _batch_tools(self, config: Config) -> Tools:
         return Tools(
-            pipeline=self._pipeline(),
+            pipeline=self._pipeline,
             faces=FACES,
-            shelf=Shelf(self._config.data),
+            shelf=Shelf(config.data),
             disk=Disk(),
-            lanes=Lanes(self._gate, Pace(pace.concurrency, pace.busy_at)),
-            limits=Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S),
-            max_line_bytes=self._config.server.max_body_bytes,
+            lanes=Lanes(self._gate, _pace(config)),
+            limits=_limits(config),
+            max_line_bytes=config.server.max_body_bytes,
             emit=self._log.emit,
             now=time.time,
+        )
+
+    def _application(self, config: Config) -> Front:
+        return door.build(
+            door.Door(
+                pipeline=self._pipeline,
+                files=self._files,
+                batches=Batches(self._tools, self._files, self._runner.wake),
+                admin=admin.Admin(self._store, self._tools.disk, time.time),
+                emit=self._log.emit,
+                status=self._status,
+                reload=self._reload_for_operator,
+                ending=self._ending,
+                heartbeat_s=config.server.heartbeat_s,
+                max_body_bytes=config.server.max_body_bytes,
+                cors_origins=config.server.cors_origins,
+            )
         )
 
     def _note(self, event: EngineEvent) -> None:
@@ -245,48 +329,20 @@ def _listen(config: Config) -> server.Listen:
     )
 
 
-@contextlib.contextmanager
-def _sockets_folder() -> Iterator[Path]:
-    """A private folder for the engines' sockets; short, since a socket's path has at most 107 bytes."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    for stale in base.glob("scibox-*-*"):  # of a service that was killed
-        pid = stale.name.split("-")[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"scibox-{os.getpid()}-", dir=base))  # mode 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _deadlines(config: Config) -> Deadlines:
+    own = config.deadlines
+    return Deadlines(own.first_chunk_s, own.next_chunk_s, own.total_s)
 
 
-async def _first(*waits: Coroutine[None, None, object], within_s: float | None = None) -> int | None:
-    """Which of these ended first (the others are cancelled), or None at the end of the time."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for index, task in enumerate(tasks):
-        if task in done:
-            task.result()
-            return index
-    return None
+def _packing(config: Config) -> Packing:
+    own = config.embeddings
+    return Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
 
 
-def _program() -> str:
-    """How to call this program from the same folder: by name where it is on the PATH, else by its path."""
-    called = Path(sys.argv[0])
-    if called.name != "scibox":
-        return "scibox"
-    on_path = shutil.which("scibox")
-    is_same = on_path is not None and Path(on_path).resolve() == called.resolve()
-    return "scibox" if is_same else os.path.relpath(called)
+def _pace(config: Config) -> Pace:
+    return Pace(config.batches.concurrency, config.batches.busy_at)
 
 
-def _say(text: str) -> None:
-    """To the person at the terminal."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _limits(config: Config) -> Limits:
+    own = config.files
+    return Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S)

@@ -1,7 +1,7 @@
 """The models of a configuration as routes: their replicas, and the children of ours that serve them.
 
-A configuration becomes a `Plan`: for each model the `Way`s to serve it. Two ways are equal where everything is
-that their replica and its child depend on, so another configuration changes only what is not in its plan.
+A configuration becomes a `Plan`: for each model the `Way`s to serve it. Two ways are equal where everything
+is that their replica and its child depend on, so a reload keeps what stands in both plans.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Standing:
 class Deployed:
     """What is served. `report` hears of the children; `sockets` is the folder of their sockets.
 
-    From one plan to another: `begin` the new one, `ready`, `adopt` it, and `release` what only the old one had.
+    From one plan to another: `begin` the new one, wait until it is `ready`, `adopt` it, `release` the old.
     """
 
     def __init__(self, sockets: Path, report: Callable[[EngineEvent], None]) -> None:
@@ -127,7 +127,7 @@ class Deployed:
         self._numbers = itertools.count()
         self._created: dict[str, int] = {}  # models, by when they were first served
         self.routes: tuple[Route, ...] = ()
-        self._plan = Plan((), {})
+        self.plan = Plan((), {})
 
     @property
     def children(self) -> list[Supervisor]:
@@ -142,34 +142,38 @@ class Deployed:
     @property
     def is_ready(self) -> bool:
         """Whether every engine of the adopted plan can answer."""
-        return all(self._is_ready(way) for way in self._plan)
+        return all(self._is_ready(way) for way in self.plan)
+
+    def names(self) -> list[str]:
+        """The models, in the order of the configuration."""
+        return [model.name for model in self.plan.models]
 
     def answering(self) -> list[str]:
         """The models of which at least one replica can probably answer now."""
-        return [name for name, ways in self._plan.ways.items() if any(map(self._answers, ways))]
+        return [name for name, ways in self.plan.ways.items() if any(map(self._answers, ways))]
 
-    async def begin(self, plan: Plan) -> None:
-        """Start what is not there yet; returns at once."""
+    def begin(self, plan: Plan) -> list[Way]:
+        """Take in what is not there yet, and keep what is; returns what is new."""
         self._wanted = self._wanted | frozenset(plan)
-        for way in plan:
-            if way not in self._standing:
-                self._standing[way] = standing = self._stand(way)
-                if standing.child:
-                    await standing.child.start()
+        added = [way for way in plan if not self._stands(way)]
+        self._standing |= {way: self._stand(way) for way in added}
+        return added
 
-    async def ready(self, plan: Plan) -> None:
-        """Wait until all its engines can answer; raises EngineFailed when one never will."""
-        children = [self._standing[way].child for way in plan]
-        await asyncio.gather(*(child.wait_ready() for child in children if child))
+    async def ready(self, added: Iterable[Way]) -> None:
+        """Start their engines and wait until all can answer; raises EngineFailed when one never will."""
+        children = [child for way in added if (child := self._standing[way].child)]
+        for child in children:
+            await child.start()
+        await asyncio.gather(*(child.wait_ready() for child in children))
 
     def adopt(self, plan: Plan) -> None:
         """Its routes hold from now on; the plan was begun before."""
-        self._plan = plan
+        self.plan = plan
         self.routes = tuple(self._route(model, plan.ways[model.name]) for model in plan.models)
 
     def release(self) -> None:
         """What is not in the adopted plan is needed no longer than its calls."""
-        self._wanted = frozenset(self._plan)
+        self._wanted = frozenset(self.plan)
 
     async def sweep(self) -> None:
         """Stop what nobody needs any more and no call is using."""
@@ -183,14 +187,20 @@ class Deployed:
 
     def conditions(self) -> list[Condition]:
         """How the adopted engines and upstreams are."""
-        return [self._condition(way) for way in self._plan]
+        return [self._condition(way) for way in self.plan]
+
+    def _stands(self, way: Way) -> bool:
+        standing = self._standing.get(way)
+        return standing is not None and (standing.child is None or standing.child.state != "failed")
 
     def _condition(self, way: Way) -> Condition:
         replica, child = self._standing[way].replica, self._standing[way].child
         if child is None:
             part = f"upstream {way.deployment.url} of {way.model}"
             trouble = replica.trouble
-            return Condition(part) if trouble is None else Condition(part, False, trouble.words, trouble.since)
+            return (
+                Condition(part) if trouble is None else Condition(part, False, trouble.words, trouble.since)
+            )
         part = f"engine of {way.model}"
         if child.state == "ready":
             return Condition(part)
@@ -277,7 +287,9 @@ def _command(way: Way, path: Path) -> tuple[Command, int | None]:
                 batch_tokens=deployment.batch_tokens,
             )
         ), weights.context
-    assert deployment.slots and deployment.context and deployment.batch, "written in by `plan`"
+    assert deployment.slots, "written in by `plan`"
+    assert deployment.context, "written in by `plan`"
+    assert deployment.batch, "written in by `plan`"
     context = min(deployment.context, weights.context or deployment.context)
     return llama.command(
         llama.Settings(

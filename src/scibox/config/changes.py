@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from scibox.config.records import Config, ConfigError, Problem
 from scibox.config.settings import settings
 
@@ -15,6 +17,39 @@ AT_START_ONLY = (
     "shared.database_url",
     "shared.limits_url",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between two configurations: settings by dotted name, models by public name."""
+
+    settings: tuple[str, ...]
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """For the log."""
+        groups = {
+            "settings": self.settings,
+            "models added": self.added,
+            "models changed": self.changed,
+            "models removed": self.removed,
+        }
+        told = [f"{what}: {', '.join(names)}" for what, names in groups.items() if names]
+        return "; ".join(told) or "nothing has changed"
+
+
+def changes(old: Config, new: Config) -> Changes:
+    """What differs."""
+    before = {model.name: model for model in old.models}
+    after = {model.name: model for model in new.models}
+    return Changes(
+        settings=tuple(name for name in settings() if value(old, name) != value(new, name)),
+        added=tuple(name for name in after if name not in before),
+        changed=tuple(name for name in after if name in before and after[name] != before[name]),
+        removed=tuple(name for name in before if name not in after),
+    )
 
 
 def refuse_restarts(old: Config, new: Config) -> None:

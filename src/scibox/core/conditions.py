@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One part. Where it is broken, `words` say what is wrong and what to do next; `since` is Unix seconds."""
+    """One part; `words` say what is wrong and what to do next, `since` is Unix seconds."""
 
     part: str  # "engine of m", "upstream of m", "key database"
     is_ok: bool = True

@@ -23,7 +23,7 @@ class Gate:
         self._emit = emit
         self._clock = clock
         self._now = now
-        self._is_draining = False
+        self.is_draining = False
         self.in_flight = 0
         self.background = 0  # those of them that nobody waits for
         self.settled = asyncio.Event()  # set whenever a call has ended; who waits for that clears it
@@ -40,13 +40,13 @@ class Gate:
 
     def admit(self, key: Key, call: Call, model: str) -> Ticket:
         """A ticket for a call on the model of that public name, to be used with `async with`."""
-        if self._is_draining:
+        if self.is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
         return Ticket(self, key, call, model)
 
     def drain(self) -> None:
         """Refuse new calls from now on; running ones go on."""
-        self._is_draining = True
+        self.is_draining = True
 
     def settle(self, ticket: Ticket, ending: Ending, code: str | None) -> None:
         """Close a ticket: one event, whatever happened. Never awaits."""

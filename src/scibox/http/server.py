@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 
 from scibox.core.errors import OperatorError
 
-from .protocol import Patience, Settings, sweep
+from .protocol import Patience, Settings, Sweep
 
 BACKLOG = 2048
 
@@ -66,6 +67,11 @@ def _why(listen: Listen, error: OSError) -> str:
 class Server(uvicorn.Server):
     """uvicorn without its own signal handlers: `app.py` decides when it ends."""
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._sweep = Sweep()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
@@ -74,8 +80,17 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; in every tenth, connections that have been slow for too long are closed."""
         if counter % 10 == 0:
-            sweep(self.server_state.connections)
+            self._sweep(self.server_state.connections)
         return await super().on_tick(counter)
+
+    def reload(self, listen: Listen) -> None:
+        """Take over what may change while connections are open, or `CannotListen` and nothing."""
+        if listen.tls_certificate is not None and listen.tls_key is not None:
+            _check(listen.tls_certificate, listen.tls_key)
+            assert self._settings.ssl is not None, "TLS is not switched on or off by a reload"
+            # New connections are greeted with it; those that are open keep theirs.
+            self._settings.ssl.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        self._settings.patience = listen.patience
 
     @property
     def has_started(self) -> bool:
@@ -99,6 +114,16 @@ def server(app: ASGIApp, listen: Listen) -> Server:
             ssl_keyfile=listen.tls_key,
         )
     )
+
+
+def _check(certificate: Path, key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise CannotListen(
+            f"{certificate} and {key} cannot be used ({error.strerror or error}): they must be a certificate "
+            "and its key, both in PEM."
+        ) from error
 
 
 async def stop(running: Server, task: asyncio.Task[None]) -> None:

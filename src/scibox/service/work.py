@@ -41,9 +41,9 @@ Reason = Literal["done", "cancelled", "expired", "stopped"] | Problem
 """Why no more lines run. `stopped`: the service ends, the batch does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tools:
-    """What all batches work with. `now` is Unix time in seconds."""
+    """What all batches work with. `now` is Unix time in seconds; a reload sets the two bounds anew."""
 
     pipeline: Pipeline
     faces: Mapping[str, Face]
