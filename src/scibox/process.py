@@ -58,9 +58,10 @@ def program() -> str:
 
 
 def say(text: str) -> None:
-    """To the person at the terminal."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """To the person at the terminal, if there still is one."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def has_terminal() -> bool:
