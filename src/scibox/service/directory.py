@@ -53,6 +53,17 @@ class Directory:
             raise self._unable(key, call, route.card)
         return route
 
+    def others(self, key: Key, route: Route) -> list[str]:
+        """What the key may use instead: models of the same kind that are not known to be ill."""
+        return [
+            name
+            for name, other in self._routes.items()
+            if other is not route
+            and other.card.kind == route.card.kind
+            and key.may_use(name)
+            and not all(replica.is_ill for replica in other.replicas)
+        ]
+
     def splitting_route(self, key: Key, name: str) -> Route:
         """Where a model's tokenizer is asked; refuses a model whose servers have none that can be."""
         route = self._find(key, name)
