@@ -44,6 +44,7 @@ class Gate:
         now: Callable[[], float],
         *,
         patience_s: float = 60.0,
+        background_calls: int = 2,
         owner: Callable[[str], Owner] = Owner,
     ) -> None:
         self.desk = desk
@@ -56,6 +57,7 @@ class Gate:
         self._emit = emit
         self._now = now
         self._patience_s = patience_s
+        self._background = Subject("background", Limits(calls_in_flight=background_calls))
         self._owner = owner
         self._estimates = Estimates()
         self._is_draining = False
@@ -112,6 +114,7 @@ class Gate:
         self._open.setdefault(ticket.key.key_id, set()).add(ticket)
         if self._is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
+        self.journal.check()
 
     def ended(self, ticket: Ticket, entry: Entry) -> None:
         """A call has ended: one entry, one event."""
@@ -162,16 +165,21 @@ class Gate:
             completion_tokens=estimates.completion_tokens(key.owner, name, call, room),
             texts=0 if call.kind == "chat" else call.items,
             patience_s=self._patience_s if call.patience_s is None else call.patience_s,
-            subjects=self._subjects(key, card, owner.limits),
+            subjects=self._subjects(key, card, owner.limits, is_background=call.is_background),
         )
 
     def _subjects(
-        self, key: Key, card: ModelCard | None, owner_limits: Limits | None = None
+        self,
+        key: Key,
+        card: ModelCard | None,
+        owner_limits: Limits | None = None,
+        *,
+        is_background: bool = False,
     ) -> tuple[Subject, ...]:
         """Who is limited, of those whom a call concerns."""
         owner = key.owner
         limits = self._owner(owner).limits if owner_limits is None else owner_limits
-        found = []
+        found = [self._background] if is_background else []
         if _limit(key.limits):
             found.append(Subject(f"key:{key.key_id}", key.limits))
         if _limit(limits):

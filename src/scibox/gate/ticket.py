@@ -12,7 +12,15 @@ from typing import Protocol
 
 from scibox.core.admission import Desk, Grant, Place, Subject, Wish
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import Busy, Draining, RateLimited, SciBoxError, Unauthorized, UpstreamTimeout
+from scibox.core.errors import (
+    Busy,
+    Draining,
+    RateLimited,
+    SciBoxError,
+    StorageUnavailable,
+    Unauthorized,
+    UpstreamTimeout,
+)
 from scibox.core.types import Call, Chunk, Ending, Key, ModelCard, Usage
 
 CHARGED_AT_ONCE = 32  # LLM tokens: a message to the desk for each would cost more than it tells
@@ -30,7 +38,10 @@ class Audience(Protocol):
 
 
 class Journal(Protocol):
-    """Where entries go; none of it fails."""
+    """Where entries go."""
+
+    def check(self) -> None:
+        """Raise `StorageUnavailable` when nothing more could be kept."""
 
     def opened(self, record: Opened) -> None:
         """A call is about to start."""
@@ -52,7 +63,7 @@ class Books(Protocol):
         """Monotonic seconds."""
 
     def open(self, ticket: Ticket) -> None:
-        """The ticket is under way; raises `Draining` when nothing may begin any more."""
+        """The ticket is under way; raises when nothing may begin any more."""
 
     def ended(self, ticket: Ticket, entry: Entry) -> None:
         """Its call has ended: one entry for each."""
@@ -295,7 +306,7 @@ def _ending(error: BaseException | None, *, is_revoked: bool) -> tuple[Ending, s
     if isinstance(error, UpstreamTimeout):
         return Ending.DEADLINE, code
     if isinstance(error, SciBoxError):
-        is_refused = error.status < 500 or isinstance(error, Draining)
+        is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
         return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
     if isinstance(error, Exception):
         return Ending.INTERNAL_ERROR, code
