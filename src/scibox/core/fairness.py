@@ -1,28 +1,31 @@
 """The fair queue of one model: who starts next in a slot, of all who wait.
 
-Interactive calls go before batches. A batch call does not take the last free slot of a model with several, so that a
-person's call finds one; yet batches never starve: while they wait and interactive calls go before them, they earn a
-twentieth of that service, and one whose cost is earned takes the next slot, the last free one too. The two
-ranks have counters of their own: a night's batch does not put its owner's people behind in the morning.
+Interactive calls go before batches. A batch call does not take the last free slot of a model with several, so
+that a person's call finds one; yet batches never starve: while they wait and interactive calls go before
+them, they earn a twentieth of that service, and one whose cost is earned takes the next slot, the last free
+one too. The two ranks have counters of their own: a night's batch does not put its owner's people behind in
+the morning.
 
-The queue counts the slots. It asks nobody: the desk takes a call from `pick`, asks the limits, and if one blocks
-puts the call back; then the blocked key, owner or rank is parked, and others go on.
+The queue counts the slots. It asks nobody: the desk takes a call from `pick`, asks the limits, and if one
+blocks puts the call back; then the blocked key, owner or rank is parked, and others go on.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from .admission import Place, Rank, Wish
+from .estimate import Pace, gap_s, until_s, walk
+from .limits import Verdict
 from .parking import Parking, Spot
 from .turns import Flow, Line, Turns, Waiting
 
 BATCH_SHARE = 1 / 20
+FEW = 24  # waiting calls whose order is walked through for each newcomer
 
 
 class FairQueue:
-    """Work-conserving and fair by owners' weights in LLM tokens. Times are monotonic seconds. O(log n) each."""
+    """Work-conserving and fair in LLM tokens, by owners' weights. Times are monotonic seconds. O(log n)."""
 
     def __init__(self, model: str, slots: int) -> None:
         self.model = model
@@ -31,6 +34,7 @@ class FairQueue:
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Waiting] = {}
         self._parking = Parking()
+        self._pace = Pace()
         self._earned = 0.0  # by the batches that wait, in weighted LLM tokens
 
     def __len__(self) -> int:
@@ -62,8 +66,8 @@ class FairQueue:
     def pick(self, now: float) -> Waiting | None:
         """The call that starts now, in a free slot; None: no slot is free, or nobody who waits may start.
 
-        Call it until it says None whenever a call has entered or ended, a subject was woken, or `next_wake` has
-        come. Then either the call starts, or `put_back`; it may be asked for others in between.
+        Call it until it says None whenever a call has entered or ended, a subject was woken, or `next_wake`
+        has come. Then either the call starts, or `put_back`; it may be asked for others in between.
         """
         for spot in self._parking.wake_due(now):
             self._free(spot)
@@ -79,25 +83,24 @@ class FairQueue:
         self._earn(call)
         return call
 
-    def put_back(self, call_id: str, subject: str, wait_s: float | None, now: float) -> None:
-        """A limit of that subject blocks a picked call: it gives its slot back and waits where it stood.
+    def put_back(self, call_id: str, verdict: Verdict, now: float) -> None:
+        """A limit blocks a picked call: it gives its slot back and waits where it stood.
 
-        Who shares the subject is parked for `wait_s` or until `wake`: a key's calls, an owner's, or (the
-        model's own limit) all of the rank.
+        Whoever shares the subject is parked for the verdict's `wait_s`, or until `wake`: a key's calls, an
+        owner's, or (the model's own limit) all of the rank. A final verdict is no reason to wait: `finish`.
         """
         call = self._running.pop(call_id)
         turns = call.flow.turns
         turns.put_back(call)
         self._waiting[call_id] = call
-        until = math.inf if wait_s is None else now + wait_s
-        if subject.startswith("key:"):
-            self._parking.park(call.line, subject, until)
+        if verdict.subject.startswith("key:"):
+            self._parking.park(call.line, verdict, now)
             turns.block(call.line)
-        elif "owner:" in subject:
-            self._parking.park(call.flow, subject, until)
+        elif "owner:" in verdict.subject:
+            self._parking.park(call.flow, verdict, now)
             turns.refresh(call.flow)
         else:
-            self._parking.park(turns, subject, until)
+            self._parking.park(turns, verdict, now)
 
     def wake(self, subject: str) -> bool:
         """A call of that subject has ended or its limits have changed; whether anybody was parked for it."""
@@ -116,18 +119,43 @@ class FairQueue:
             call.flow.turns.charge(call, completion_tokens)
 
     def finish(self, call_id: str, tokens: int | None, now: float) -> None:
-        """A running call has ended after so many LLM tokens (None: unknown): its slot is free. Harmless twice."""
+        """A running call has ended after so many LLM tokens (None: unknown) and frees its slot. Harmless twice."""
         call = self._running.pop(call_id, None)
         if call is not None:
             call.flow.turns.finish(call, tokens)
+            if tokens:
+                self._pace.learn(now - call.picked_at, call.charged)
 
     def places(self, now: float) -> Sequence[Place]:
-        """Where every waiting call stands, in the order in which they will start. O(n log m)."""
-        raise NotImplementedError
+        """Where every waiting call stands, in the order in which they will probably start. O(n log n)."""
+        walked = walk(self._ranks.values(), self._running.values(), self.slots, self._pace, now)
+        return [self._place(call, number, eta_s, now) for number, (call, eta_s) in enumerate(walked, 1)]
 
-    def estimate(self, call_id: str, now: float) -> Place:
-        """Where a waiting call stands, cheaply: exact when few wait, else as if all calls cost the same."""
-        raise NotImplementedError
+    def estimate(self, call_id: str, now: float) -> Place | None:
+        """Where a call stands that has just begun to wait, cheaply; None: it does not wait.
+
+        Exact when few wait; else as if all calls cost about the same.
+        """
+        call = self._waiting.get(call_id)
+        if call is None:
+            return None
+        if len(self._waiting) <= FEW:
+            return next(place for place in self.places(now) if place.call_id == call_id)
+        turns = call.flow.turns
+        ahead = turns.ahead_of(call)
+        if call.wish.rank == "batch":
+            ahead += self._ranks["interactive"].waiting
+        hold_s = self._pace.mean_hold_s
+        eta_s = (ahead + 1) * hold_s / max(1, self.slots)
+        spots: tuple[Spot, ...] = (call.line, call.flow, turns)
+        for spot, own in zip(spots, (len(call.line.calls), call.flow.waiting, turns.waiting), strict=True):
+            if spot.blocked_by:
+                gaps_s = (own - 1) * gap_s(spot.blocked_by, call, hold_s)
+                eta_s = max(eta_s, until_s(spot, self._pace, now) + gaps_s)
+        return self._place(call, 1 + round(ahead), eta_s, now)
+
+    def _place(self, call: Waiting, position: int, eta_s: float, now: float) -> Place:
+        return Place(call.wish.call_id, self.model, position, eta_s, now - call.entered_at)
 
     def _next(self, free: int) -> Waiting | None:
         batch = self._ranks["batch"].first()

@@ -1,15 +1,18 @@
-"""Who is not asked for its turn because a limit blocks it, until when, and which limit's subject may wake it."""
+"""Who is not asked for a turn because a limit blocks it, until when, and whose call's end may wake it."""
 
 from __future__ import annotations
 
 import heapq
+import math
 from typing import Protocol
+
+from .limits import Verdict
 
 
 class Spot(Protocol):
     """Something that can be parked: a key's calls, an owner's, or a whole rank of a model."""
 
-    blocked_by: str  # the subject; "": not parked
+    blocked_by: Verdict | None  # None: it is not parked
     until: float  # monotonic seconds; infinite: until a call of the subject ends
 
 
@@ -21,14 +24,16 @@ class Parking:
         self._timers: list[tuple[float, int, Spot]] = []
         self._turn = 0
 
-    def park(self, spot: Spot, subject: str, until: float) -> None:
-        """Leave a spot out until then, or until its subject is woken."""
+    def park(self, spot: Spot, verdict: Verdict, now: float) -> None:
+        """Leave a spot out for as long as a verdict says, or until its subject is woken."""
         if spot.blocked_by:
             self._free(spot)
-        spot.blocked_by, spot.until = subject, until
-        self._by_subject.setdefault(subject, {})[id(spot)] = spot
-        self._turn += 1
-        heapq.heappush(self._timers, (until, self._turn, spot))
+        until = math.inf if verdict.wait_s is None else now + verdict.wait_s
+        spot.blocked_by, spot.until = verdict, until
+        self._by_subject.setdefault(verdict.subject, {})[id(spot)] = spot
+        if until < math.inf:
+            self._turn += 1
+            heapq.heappush(self._timers, (until, self._turn, spot))
 
     def wake(self, subject: str) -> list[Spot]:
         """The spots parked for a subject, free again."""
@@ -52,13 +57,15 @@ class Parking:
         while self._timers:
             until, _, spot = self._timers[0]
             if spot.blocked_by and spot.until == until:
-                return until if until != float("inf") else None
+                return until
             heapq.heappop(self._timers)
         return None
 
     def _free(self, spot: Spot) -> None:
-        spots = self._by_subject[spot.blocked_by]
+        assert spot.blocked_by is not None
+        subject = spot.blocked_by.subject
+        spots = self._by_subject[subject]
         del spots[id(spot)]
         if not spots:
-            del self._by_subject[spot.blocked_by]
-        spot.blocked_by = ""
+            del self._by_subject[subject]
+        spot.blocked_by = None

@@ -1,9 +1,9 @@
 """Whose turn it is in one rank of a model's queue: Virtual Token Counter.
 
-Sheng et al., "Fairness in Serving Large Language Models" (OSDI'24): each owner has a counter of the service it
-got, in weighted LLM tokens divided by the owner's weight; the owner with the smallest counter is served next. One
-that begins to wait is lifted to the smallest counter of those waiting (nobody saves up turns while away), or, when
-nobody waits, to that of the last owner that did.
+Sheng et al., "Fairness in Serving Large Language Models" (OSDI'24): each owner has a counter of the service
+it got, in weighted LLM tokens divided by the owner's weight; the owner with the smallest counter is served
+next. One that begins to wait is lifted to the smallest counter of those waiting (nobody saves up turns while
+away), or, when nobody waits, to that of the last owner that did.
 
 Within an owner its keys take turns, and within a key the first to come is the first to go.
 """
@@ -14,6 +14,7 @@ import heapq
 from collections import OrderedDict
 
 from .admission import Wish
+from .limits import Verdict
 
 # As in the paper (section 5.1): an output token costs about twice as much as an input token, since inputs are
 # computed together and outputs one after the other.
@@ -53,7 +54,7 @@ class Line:
         self.key_id = key_id
         self.flow = flow
         self.calls: OrderedDict[str, Waiting] = OrderedDict()
-        self.blocked_by = ""
+        self.blocked_by: Verdict | None = None
         self.until = 0.0
 
 
@@ -77,7 +78,7 @@ class Flow:
         self.expected: float | None = None  # LLM tokens of a completion
         self.entry = 0  # the number of its valid entry in the heap; 0: it is not there
         self.last_turn = 0
-        self.blocked_by = ""
+        self.blocked_by: Verdict | None = None
         self.until = 0.0
 
 
@@ -91,7 +92,7 @@ class Turns:
     def __init__(self) -> None:
         self.flows: dict[str, Flow] = {}
         self.waiting = 0
-        self.blocked_by = ""
+        self.blocked_by: Verdict | None = None
         self.until = 0.0
         self._heap: list[tuple[float, int, int, Flow]] = []
         self._in_heap = 0
@@ -99,6 +100,7 @@ class Turns:
         self._turn = 0
         self._last: Flow | None = None
         self._typical = float(FIRST_GUESS)
+        self._typical_charge = 0.0  # to a counter for one call
         self._at_least = [0]  # [n]: owners with n waiting calls or more
         self._sweep_at = self.SWEEP_AT
 
@@ -150,12 +152,14 @@ class Turns:
         call.picked_at = now
         call.covered = self.expect(call)
         call.charged = call.cost = self.cost(call)
-        flow.counter += call.charged / flow.weight
+        charge = call.charged / flow.weight
+        flow.counter += charge
+        self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self._turn > 20 else 0.5)
         flow.ready.move_to_end(line.key_id)
         self.remove(call)
 
     def put_back(self, call: Waiting) -> None:
-        """A limit blocks a call that had begun its turn: it waits again, first of its key, and nothing is charged."""
+        """A limit blocks a call that had begun its turn: it waits again, first of its key, uncharged."""
         flow = call.flow
         line = flow.lines.setdefault(call.line.key_id, call.line)
         call.line = line
@@ -188,6 +192,7 @@ class Turns:
         completion = max(0, tokens - call.wish.prompt_tokens)
         cost = INPUT_WEIGHT * min(tokens, call.wish.prompt_tokens) + OUTPUT_WEIGHT * completion
         self.add(flow, cost - call.charged)
+        call.charged = cost
         if completion:
             before = self._typical if flow.expected is None else flow.expected
             flow.expected = before + LEARNED_OF_OWNER * (completion - before)
@@ -200,7 +205,7 @@ class Turns:
             self._push(flow)
 
     def expect(self, call: Waiting) -> float:
-        """LLM tokens that its completion will probably have: as the owner's last ones, at most what was reserved."""
+        """LLM tokens its completion will probably have: as the owner's last ones, at most what was reserved."""
         expected = call.flow.expected
         return min(self._typical if expected is None else expected, call.wish.completion_tokens)
 
@@ -223,7 +228,7 @@ class Turns:
             self._last = flow
 
     def free(self, line: Line) -> None:
-        """A key's calls are blocked no longer: its turn comes at once, since it was its turn when they were."""
+        """A key's calls are blocked no longer: its turn is at once, since it was when they were blocked."""
         flow = line.flow
         if line.calls:
             flow.ready[line.key_id] = line
@@ -237,11 +242,26 @@ class Turns:
         line.flow.ready.pop(line.key_id, None)
         self.refresh(line.flow)
 
-    def before(self, flow: Flow) -> int:
-        """How many calls go before a new one of that owner, if all cost about the same: O(its own waiting calls)."""
-        return sum(self._at_least[1 : flow.waiting + 2]) - (
-            self._at_least[flow.waiting] if flow.waiting else 0
-        )
+    def ahead_of(self, call: Waiting) -> float:
+        """How many calls will probably go before a new one, if all cost about the same: O(its own owner's).
+
+        Until the owner's counter reaches what it will be when this call is next, each other owner has its
+        turn about as often as its own calls cost less than that; `_at_least` says how many owners have so
+        many calls.
+        """
+        flow, line = call.flow, call.line
+        lines = len(flow.lines)
+        own = min(flow.waiting - 1, (len(line.calls) - 1) * lines + lines - 1)
+        top = self._top()
+        cost = self.cost(call)
+        floor = flow.counter if top is None else min(top.counter, flow.counter)
+        turns = (flow.counter - floor) / self._typical_charge if self._typical_charge else 0.0
+        turns += own * (cost / flow.weight / self._typical_charge if self._typical_charge else 1.0)
+        whole = min(int(turns), len(self._at_least) - 1)
+        ahead: float = sum(self._at_least[1 : whole + 1]) - min(flow.waiting, whole)
+        if whole + 1 < len(self._at_least):
+            ahead += (turns - whole) * (self._at_least[whole + 1] - (flow.waiting > whole))
+        return own + ahead
 
     def _top(self) -> Flow | None:
         heap = self._heap
