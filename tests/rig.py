@@ -14,12 +14,12 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.entries import Entry, Opened
 from scibox.core.events import CallEnded, Event
+from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
 from scibox.core.types import Limits as Allowed
 from scibox.engines.fake import FakeEngine
-from scibox.core.entries import Entry, Opened
-from scibox.core.limits import Windows
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
@@ -213,8 +213,8 @@ async def rig(
                 desk,
                 journal,
                 events.append,
-                time.monotonic,
-                time.time,
+                clock=time.monotonic,
+                now=time.time,
                 patience_s=patience_s,
                 background_calls=pace.concurrency,
                 owner=lambda name: (owners or {}).get(name) or Owner(name),

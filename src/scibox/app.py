@@ -216,8 +216,8 @@ class Box:
             desk,
             self._journal,
             self._log.emit,
-            time.monotonic,
-            time.time,
+            clock=time.monotonic,
+            now=time.time,
             patience_s=own.patience_s,
             background_calls=self._config.batches.concurrency,
         )

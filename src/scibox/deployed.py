@@ -22,8 +22,9 @@ from scibox.models.ready import Weights, identity, local
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.upstream.address import Address
 
-# Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So many
-# searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the fair queue.
+# Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So
+# many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
+# fair queue.
 _EMBEDDING_SLOTS = 16
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 

@@ -1,7 +1,8 @@
-"""The desk in this process: limits, slots and the fair queue of every model (core/limits.py, core/fairness.py).
+"""The desk in this process: limits, slots and the fair queue of every model.
 
-A slot that is free goes at once to the call whose turn it is, if its limits allow it; else that call goes back
-and others go on. Nothing here waits but `enter`; on one event loop that is the lock.
+The arithmetic is in core/limits.py and core/fairness.py. A slot that is free goes at once to the call whose
+turn it is, if its limits allow it; else that call goes back and others go on. Nothing here waits but `enter`;
+on one event loop that is the lock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
@@ -55,8 +58,8 @@ class _Call:
     """A call at the desk, from its coming to its leaving."""
 
     __slots__ = (
-        "came_at", "deployment", "entered_at", "expected_s", "grant", "model", "on_place", "patience", "refusal",
-        "started_at", "telling", "turn", "wish",
+        "came_at", "deployment", "entered_at", "expected_s", "grant", "model", "on_place", "patience",
+        "refusal", "started_at", "telling", "turn", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +89,10 @@ class _Call:
 
 
 class LocalDesk:
-    """`Desk` of one process. `slots` tells those of each deployment of a model, `clock` and `now` the time."""
+    """`Desk` of one process. `slots` tells those of each deployment of a model.
+
+    `clock` is monotonic, `now` is Unix time.
+    """
 
     def __init__(
         self,
@@ -224,7 +230,7 @@ class LocalDesk:
             self._refuse(call, refusals.by_final_limit(wish, verdict))
         else:
             self._free_slot(call)
-            call.model.queue.put_back(wish.call_id, verdict.subject, verdict.wait_s, now)
+            call.model.queue.put_back(wish.call_id, verdict, now)
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
@@ -273,20 +279,23 @@ class LocalDesk:
 
     def _begin_to_wait(self, call: _Call, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
-        wish, queue = call.wish, call.model.queue
+        wish, queue, returning = call.wish, call.model.queue, call.model.returning
+        is_expected = returning.is_expected(wish.owner, now)
         place = queue.estimate(wish.call_id, now)
-        call.came_at, call.expected_s = place.position, place.eta_s
+        assert place is not None, "it waits"
         owned = queue.waiting_of(wish.owner)
+        ahead = 0 if is_expected else returning.ahead(wish.owner, now)
+        call.came_at = place.position
+        call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
         if len(queue) > self._queue_per_model or owned > self._queue_per_owner:
             is_of_owner = owned > self._queue_per_owner
             bound = self._queue_per_owner if is_of_owner else self._queue_per_model
-            retry_after_s = self._retry_after_s(call, place.eta_s, now)
-            full = refusals.by_full_queue(
-                wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s
-            )
+            retry_after_s = self._retry_after_s(call, call.expected_s, now)
+            full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif place.eta_s > wish.patience_s and not call.model.returning.is_expected(wish.owner, now):
-            self._turn_away(call, self._too_long(call, place, now))
+        elif call.expected_s > wish.patience_s and not is_expected:
+            excess_s = call.expected_s - wish.patience_s
+            self._turn_away(call, self._too_long(call, call.expected_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()
             call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
@@ -297,21 +306,21 @@ class LocalDesk:
         if call.deployment is not None:
             return  # its limits are being asked: `_on_verdict` comes
         now = self._clock()
-        self._turn_away(call, self._too_long(call, self._place(call, now), now))
+        eta_s = self._place(call, now).eta_s
+        self._turn_away(call, self._too_long(call, eta_s, eta_s, now))
 
     def _turn_away(self, call: _Call, error: SciBoxError) -> None:
         call.model.queue.remove(call.wish.call_id)
         self._refuse(call, error)
 
-    def _too_long(self, call: _Call, place: Place, now: float) -> SciBoxError:
+    def _too_long(self, call: _Call, expected_s: float, excess_s: float, now: float) -> SciBoxError:
         wish = call.wish
-        excess_s = max(0.0, place.eta_s - (0.0 if place.waited_s else wish.patience_s))
         retry_after_s = self._retry_after_s(call, excess_s, now)
         for subject in wish.subjects:
             verdict, until = self._verdicts.get(subject.name, (None, 0.0))
             if verdict is not None and until >= now:
-                return refusals.by_limit(wish, verdict, place.eta_s, retry_after_s)
-        return refusals.by_queue(wish, place.position, place.eta_s, retry_after_s)
+                return refusals.by_limit(wish, verdict, expected_s, retry_after_s)
+        return refusals.by_queue(wish, call.came_at, expected_s, retry_after_s)
 
     def _retry_after_s(self, call: _Call, excess_s: float, now: float) -> int:
         model, owner = call.model, call.wish.owner
@@ -322,6 +331,7 @@ class LocalDesk:
         """Where it stands; 0 when it has started."""
         if call.deployment is None:
             place = call.model.queue.estimate(call.wish.call_id, now)
+            assert place is not None, "it waits"
             position, eta_s = place.position, place.eta_s
             waited_s, ran_s = now - call.entered_at, 0.0
         else:
@@ -341,8 +351,6 @@ class LocalDesk:
         if call.on_place is None or call.deployment is not None or call.wish.call_id not in self._calls:
             return
         place = self._place(call, self._clock())
-        call.on_place(
-            Place(*(getattr(place, name) for name in Place.__struct_fields__[:-1]), tuple(left))
-        )
+        call.on_place(msgspec.structs.replace(place, allowances=tuple(left)))
         delay_s = max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S)
         call.telling = asyncio.get_running_loop().call_later(delay_s, self._tell, call)

@@ -40,9 +40,9 @@ class Gate:
         desk: Desk,
         journal: Journal,
         emit: Emit,
+        *,
         clock: Callable[[], float],
         now: Callable[[], float],
-        *,
         patience_s: float = 60.0,
         background_calls: int = 2,
         owner: Callable[[str], Owner] = Owner,
@@ -80,12 +80,13 @@ class Gate:
         others: Callable[[], Sequence[str]] = tuple,
     ) -> Ticket:
         """A ticket for a call on that model; `others` are models that the caller might use instead."""
-        return Ticket(self, key, call, card, self._wish(key, call, card), audience, others, self._now())
+        wish = self._wish(key, call, card)
+        return Ticket(self, key, call, card, wish, audience=audience, others=others, opened_at=self._now())
 
-    async def allowances(self, key: Key, card: ModelCard | None = None) -> Sequence[Allowance]:
-        """What is left of the limits that hold for a call of this key, on that model."""
-        subjects = self._subjects(key, card)
-        return await self.desk.allowances(subjects) if subjects else ()
+    async def allowances(self, key: Key, cards: Sequence[ModelCard]) -> Sequence[Allowance]:
+        """What is left of the limits that hold for calls of this key, on these models."""
+        found = {subject.name: subject for card in cards or (None,) for subject in self._subjects(key, card)}
+        return await self.desk.allowances(tuple(found.values())) if found else ()
 
     async def places(self, key: Key) -> Sequence[Place]:
         """Where the calls of the key's owner stand."""
@@ -177,7 +178,7 @@ class Gate:
         is_background: bool = False,
     ) -> tuple[Subject, ...]:
         """Who is limited, of those whom a call concerns."""
-        owner = key.owner
+        owner, model = key.owner, (card.root or card.name) if card else ""
         limits = self._owner(owner).limits if owner_limits is None else owner_limits
         found = [self._background] if is_background else []
         if _limit(key.limits):
@@ -185,9 +186,9 @@ class Gate:
         if _limit(limits):
             found.append(Subject(f"owner:{owner}", limits))
         if card is not None and _limit(card.limits):
-            found.append(Subject(f"model:{card.name}", card.limits))
+            found.append(Subject(f"model:{model}", card.limits))
         if card is not None and _limit(card.owner_limits):
-            found.append(Subject(f"model:{card.name} owner:{owner}", card.owner_limits))
+            found.append(Subject(f"model:{model} owner:{owner}", card.owner_limits))
         return tuple(found)
 
 

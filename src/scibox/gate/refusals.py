@@ -1,4 +1,4 @@
-"""What is said to a call that does not get its turn: which limit, of whom, on which model, and when to come again."""
+"""What is said to a call that does not get its turn: which limit, of whom, and when to come again."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
-from scibox.core.admission import Desk, Grant, Place, Subject, Wish
+from scibox.core.admission import Desk, Grant, Place, Wish
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import (
     Busy,
@@ -113,6 +113,7 @@ class Ticket:
         call: Call,
         card: ModelCard,
         wish: Wish,
+        *,
         audience: Audience,
         others: Callable[[], Sequence[str]],
         opened_at: float,
@@ -190,7 +191,7 @@ class Ticket:
         self._embedded = (self._embedded[0] + prompt_tokens, self._embedded[1] + cached_tokens)
 
     def count(self, chunk: Chunk) -> None:
-        """Note what a chunk says, before it is handed on; whoever asks for the next has handed this one on."""
+        """Note what a chunk says, before it is handed on: who asks for the next has handed this one on."""
         if self.first_chunk_s is None:
             self.first_chunk_s = self._books.clock() - self.opened_clock
         self._delivered = self._handed
@@ -312,4 +313,3 @@ def _ending(error: BaseException | None, *, is_revoked: bool) -> tuple[Ending, s
         return Ending.INTERNAL_ERROR, code
     # GeneratorExit and CancelledError: the door closed the call since its client had left.
     return (Ending.REVOKED, "key_revoked") if is_revoked else (Ending.CLIENT_GONE, "")
-

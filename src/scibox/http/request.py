@@ -56,8 +56,8 @@ def patience_s(scope: Scope) -> float | None:
         seconds = _seconds(told)
         if seconds is None:
             raise InvalidRequest(
-                f"The header '{PATIENCE.decode()}' is '{told[:80]}'; send the seconds that the call may wait, "
-                "as a number of at least 0.",
+                f"The header '{PATIENCE.decode()}' is '{told[:80]}'; send the seconds that the call may "
+                "wait, as a number of at least 0.",
                 param=PATIENCE.decode(),
             )
         return min(seconds, MOST_PATIENCE_S)

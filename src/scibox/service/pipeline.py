@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from scibox.core.admission import Allowance, Place
-from scibox.core.errors import SciBoxError
 from scibox.core.types import Call, Chunk, Key
 from scibox.gate.gate import UNHEARD, Gate
 from scibox.gate.ticket import Audience
@@ -64,20 +63,17 @@ class Pipeline:
         return await self._router.tokenizer.detokenize(ids, self.directory.splitting_route(key, model))
 
     async def allowances(self, key: Key, call: Call | None = None) -> Sequence[Allowance]:
-        """What is left of the key's limits, and of those of the call's model, where there is one."""
-        try:
-            card = self.directory.route(key, call).card if call else None
-        except SciBoxError:
-            card = None
-        return await self._gate.allowances(key, card)
+        """What is left of the limits of a key, of a call's model, or of all models that it may use."""
+        cards = self.directory.cards(key)
+        if call is not None:
+            cards = [card for card in cards if call.model == card.name]
+        return await self._gate.allowances(key, cards)
 
     async def places(self, key: Key) -> Sequence[Place]:
         """Where the calls of the key's owner stand."""
         return await self._gate.places(key)
 
-    async def serve(
-        self, key: Key, call: Call, audience: Audience = UNHEARD
-    ) -> AsyncGenerator[Chunk, None]:
+    async def serve(self, key: Key, call: Call, audience: Audience = UNHEARD) -> AsyncGenerator[Chunk, None]:
         """The answer to a call, chunk by chunk; `audience` hears of its turn."""
         route = self.directory.route(key, call)
         others = functools.partial(self.directory.others, key, route)

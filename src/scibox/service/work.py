@@ -41,7 +41,7 @@ Reason = Literal["done", "cancelled", "expired", "stopped"] | Problem
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Of each batch, `concurrency` lines wait for their turn or run; the gate's desk says how many run in all.
+    """Of each batch, `concurrency` lines wait for their turn or run; the gate says how many run in all.
 
     A line whose model cannot answer now is tried again after each of `delays_s`.
     """
