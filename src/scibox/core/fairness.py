@@ -18,7 +18,7 @@ from .admission import Place, Rank, Wish
 from .estimate import Pace, gap_s, until_s, walk
 from .limits import Verdict
 from .parking import Parking, Spot
-from .turns import Bias, Flow, Line, Turns, Waiting
+from .turns import Flow, Line, Turns, Waiting
 
 BATCH_SHARE = 1 / 20
 FEW = 24  # waiting calls whose order is walked through for each newcomer
@@ -129,10 +129,7 @@ class FairQueue:
     def places(self, now: float) -> Sequence[Place]:
         """Where every waiting call stands, in the order in which they will probably start. O(n log n)."""
         walked = walk(self._ranks.values(), self._running.values(), self.slots, self._pace, now)
-        return [
-            self._place(call, number, eta_s, call.flow.since, now)
-            for number, (call, eta_s) in enumerate(walked, 1)
-        ]
+        return [self._place(call, number, eta_s, now) for number, (call, eta_s) in enumerate(walked, 1)]
 
     def estimate(self, call_id: str, now: float) -> Place | None:
         """Where a call stands that has just begun to wait, cheaply; None: it does not wait.
@@ -155,13 +152,11 @@ class FairQueue:
             if spot.blocked_by:
                 gaps_s = (own - 1) * gap_s(spot.blocked_by, call, hold_s)
                 eta_s = max(eta_s, until_s(spot, self._pace, now) + gaps_s)
-        return self._place(call, 1 + round(ahead), eta_s, call.flow.at_entry, now)
+        call.seen_s = eta_s
+        return self._place(call, 1 + round(ahead), call.flow.bias.apply(eta_s), now)
 
-    def _place(self, call: Waiting, position: int, seen_s: float, bias: Bias, now: float) -> Place:
-        """What to tell, and note what was seen so that the bias learns."""
-        if all(noted is not bias for noted, _, _ in call.looks):
-            call.looks.append((bias, now, seen_s))
-        return Place(call.wish.call_id, self.model, position, bias.apply(seen_s), now - call.entered_at)
+    def _place(self, call: Waiting, position: int, eta_s: float, now: float) -> Place:
+        return Place(call.wish.call_id, self.model, position, eta_s, now - call.entered_at)
 
     def _next(self, free: int) -> Waiting | None:
         batch = self._ranks["batch"].first()

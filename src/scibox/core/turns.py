@@ -26,6 +26,7 @@ LEARNED_OF_OWNER = (
     0.2  # how much of an owner's expected completion each ended call makes up: about its last 5
 )
 LEARNED_OF_ALL = 0.05
+LEARNED_OF_GAPS = 0.1
 TOO_SHORT_S = 0.05  # a wait that teaches nothing
 MOST_BIAS = math.log(8)
 FIRST_GUESS = 256  # LLM tokens of a completion, while no call has ended
@@ -65,8 +66,8 @@ class Waiting:
         "flow",
         "generated",
         "line",
-        "looks",
         "picked_at",
+        "seen_s",
         "wish",
     )
 
@@ -80,7 +81,7 @@ class Waiting:
         self.charged = 0.0  # to its owner's counter so far
         self.covered = 0.0  # completion tokens that are charged
         self.generated = 0
-        self.looks: list[tuple[Bias, float, float]] = []  # that the queue was looked at: when, what it showed
+        self.seen_s: float | None = None  # how long it would wait, by the look of the queue when it came
 
 
 class Line:
@@ -100,18 +101,20 @@ class Flow:
     """The waiting calls of one owner, and the counter of what it got."""
 
     __slots__ = (
-        "at_entry",
+        "bias",
         "blocked_by",
+        "came_at",
         "counter",
         "entry",
         "expected",
+        "gap_s",
         "last_turn",
         "lines",
         "owner",
         "ready",
         "running",
-        "since",
         "turns",
+        "typical_cost",
         "until",
         "waiting",
         "weight",
@@ -126,12 +129,23 @@ class Flow:
         self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
         self.waiting = 0
         self.running = 0
-        self.at_entry, self.since = Bias(), Bias()  # of expected waits: told when a call enters, and later
+        self.bias = Bias()  # of the waits told at entry
+        self.gap_s = math.inf  # between its calls' coming
+        self.came_at = -math.inf
+        self.typical_cost = 0.0  # of a call, in weighted LLM tokens
         self.expected: float | None = None  # LLM tokens of a completion
         self.entry = 0  # the number of its valid entry in the heap; 0: it is not there
         self.last_turn = 0
         self.blocked_by: Verdict | None = None
         self.until = 0.0
+
+    def come(self, now: float) -> None:
+        """Note that a call comes."""
+        gap_s, self.came_at = now - self.came_at, now
+        if gap_s < math.inf:
+            self.gap_s = (
+                gap_s if self.gap_s == math.inf else self.gap_s + LEARNED_OF_GAPS * (gap_s - self.gap_s)
+            )
 
 
 class Turns:
@@ -164,6 +178,7 @@ class Turns:
         line = flow.lines.get(wish.key_id)
         if line is None:
             line = flow.lines[wish.key_id] = Line(wish.key_id, flow)
+        flow.come(now)
         flow.weight = wish.weight
         call = Waiting(wish, line, now)
         line.calls[wish.call_id] = call
@@ -202,8 +217,8 @@ class Turns:
         flow.last_turn = self._turn
         flow.running += 1
         call.picked_at = now
-        for bias, then, seen_s in call.looks:
-            bias.learn(seen_s, now - then)
+        if call.seen_s is not None:
+            flow.bias.learn(call.seen_s, now - call.entered_at)
         call.covered = self.expect(call)
         call.charged = call.cost = self.cost(call)
         charge = call.charged / flow.weight
@@ -247,6 +262,7 @@ class Turns:
         cost = INPUT_WEIGHT * min(tokens, call.wish.prompt_tokens) + OUTPUT_WEIGHT * completion
         self.add(flow, cost - call.charged)
         call.charged = cost
+        flow.typical_cost += (cost - flow.typical_cost) * (LEARNED_OF_OWNER if flow.typical_cost else 1.0)
         if completion:
             before = self._typical if flow.expected is None else flow.expected
             flow.expected = before + LEARNED_OF_OWNER * (completion - before)
