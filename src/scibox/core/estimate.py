@@ -17,6 +17,7 @@ from .parking import Spot
 from .turns import Flow, Line, Turns, Waiting
 
 LEARNED = 0.05  # how much of the pace each ended call makes up: the last twenty or so
+FORESEEN = 4  # calls yet to come that are foreseen for each one that waits
 OVERDUE = 0.5  # a call that has run longer than expected is expected to run for half as long again
 
 
@@ -51,16 +52,21 @@ class Pace:
 
 
 class _Walker:
-    """An owner's calls in the order of its turns, while a walk picks them."""
+    """An owner's calls in the order of its turns, while a walk picks them; then those that will probably come."""
 
-    __slots__ = ("blocked_by", "counter", "flow", "lines", "rank")
+    __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "lines", "rank")
 
-    def __init__(self, flow: Flow, rank: int, lines: Iterable[Line], blocked_by: Verdict | None) -> None:
+    def __init__(
+        self, flow: Flow, rank: int, lines: Iterable[Line], blocked_by: Verdict | None, now: float
+    ) -> None:
         self.flow = flow
         self.rank = rank
         self.counter = flow.counter
         self.blocked_by = blocked_by
         self.lines = deque(iter(line.calls.values()) for line in lines)
+        gap_s = max(flow.gap_s, now - flow.came_at)
+        # The next one after those that wait; infinite if the owner has sent but one call, or is blocked.
+        self.comes_at_s = math.inf if blocked_by else max(0.0, flow.came_at + gap_s - now)
 
     def next(self) -> Waiting | None:
         """Its next call; None: there is none any more."""
@@ -72,67 +78,95 @@ class _Walker:
         return None
 
 
+class _Walk:
+    """One walk: who is ready, who is parked until when, and when slots come free, in seconds from now."""
+
+    def __init__(self, ranks: Iterable[Turns], pace: Pace, now: float) -> None:
+        self._ready: list[tuple[int, float, int, int, _Walker]] = []
+        self._parked: list[tuple[float, int, _Walker]] = []
+        self._pace = pace
+        self._now = now
+        self._number = 0
+        self._left = 0
+        for rank, turns in enumerate(ranks):
+            self._left += turns.waiting
+            for flow in turns.flows.values():
+                self._add(flow, rank, turns)
+        self._foreseen = FORESEEN * self._left
+
+    def run(self, free: list[float]) -> Iterator[tuple[Waiting, float]]:
+        heapq.heapify(free)
+        while self._left and free:
+            at_s = heapq.heappop(free)
+            if not self._ready:
+                at_s = max(at_s, self._parked[0][0])
+            self._unpark(at_s)
+            walker = heapq.heappop(self._ready)[-1]
+            call = walker.next()
+            if call is not None:
+                self._left -= 1
+                yield call, at_s
+                cost = walker.flow.turns.cost(call)
+            elif walker.comes_at_s <= at_s and self._foreseen:
+                self._foreseen -= 1
+                walker.comes_at_s += walker.flow.gap_s
+                cost = walker.flow.typical_cost
+            else:
+                if walker.comes_at_s < math.inf and self._foreseen:
+                    self._park(walker, max(at_s, walker.comes_at_s))
+                heapq.heappush(free, at_s)
+                continue
+            hold_s = self._pace.hold_s(cost)
+            heapq.heappush(free, at_s + hold_s)
+            walker.counter += cost / walker.flow.weight
+            if walker.blocked_by is None:
+                self._number += 1
+                self._push(walker, self._number)
+            else:
+                assert call is not None
+                self._park(walker, at_s + gap_s(walker.blocked_by, call, hold_s))
+
+    def _add(self, flow: Flow, rank: int, turns: Turns) -> None:
+        spot = turns if turns.blocked_by else flow
+        walker = _Walker(flow, rank, flow.ready.values(), spot.blocked_by, self._now)
+        if walker.lines and spot.blocked_by is None:
+            self._push(walker, flow.last_turn)
+        elif walker.lines:
+            self._park(walker, until_s(spot, self._pace, self._now))
+        elif walker.comes_at_s < math.inf:
+            self._park(walker, walker.comes_at_s)
+        for line in flow.lines.values():
+            if line.blocked_by and line.calls:
+                walker = _Walker(flow, rank, (line,), line.blocked_by, self._now)
+                self._park(walker, until_s(line, self._pace, self._now))
+
+    def _push(self, walker: _Walker, turn: int) -> None:
+        self._number += 1
+        heapq.heappush(self._ready, (walker.rank, walker.counter, turn, self._number, walker))
+
+    def _park(self, walker: _Walker, until: float) -> None:
+        self._number += 1
+        heapq.heappush(self._parked, (until, self._number, walker))
+
+    def _unpark(self, at_s: float) -> None:
+        while self._parked and self._parked[0][0] <= at_s:
+            walker = heapq.heappop(self._parked)[-1]
+            if self._ready and self._ready[0][0] == walker.rank:
+                walker.counter = max(walker.counter, self._ready[0][1])
+            self._push(walker, 0)
+
+
 def walk(
     ranks: Iterable[Turns], running: Iterable[Waiting], slots: int, pace: Pace, now: float
 ) -> Iterator[tuple[Waiting, float]]:
-    """Every waiting call with the seconds until it starts, in that order. O(n log n).
+    """Every waiting call with the seconds until it starts, in that order. O(n log n). Nothing is changed.
 
-    Nothing is changed. A blocked key counts as an owner of its own here. Calls that still come are not
-    foreseen.
+    Owners are expected to go on sending as they did: an owner's 64th call waits for much of what others send
+    until then. A blocked key counts as an owner of its own here.
     """
     free = [pace.rest_s(call, now) for call in running]
     free += [0.0] * (slots - len(free))
-    heapq.heapify(free)
-    ready: list[tuple[int, float, int, int, _Walker]] = []
-    parked: list[tuple[float, int, _Walker]] = []
-    for number, walker in enumerate(_walkers(ranks, parked, pace, now)):
-        ready.append((walker.rank, walker.counter, walker.flow.last_turn, number, walker))
-    heapq.heapify(ready)
-    number = len(ready) + len(parked)
-    while (ready or parked) and slots > 0:
-        at_s = heapq.heappop(free)
-        if not ready:
-            at_s = max(at_s, parked[0][0])
-        while parked and parked[0][0] <= at_s:
-            _, _, walker = heapq.heappop(parked)
-            number += 1
-            heapq.heappush(ready, (walker.rank, walker.counter, 0, number, walker))
-        _, _, _, _, walker = heapq.heappop(ready)
-        call = walker.next()
-        if call is None:
-            heapq.heappush(free, at_s)
-            continue
-        yield call, at_s
-        number += 1
-        cost = walker.flow.turns.cost(call)
-        walker.counter += cost / walker.flow.weight
-        hold_s = pace.hold_s(cost)
-        heapq.heappush(free, at_s + hold_s)
-        if walker.blocked_by is None:
-            heapq.heappush(ready, (walker.rank, walker.counter, number, number, walker))
-        else:
-            heapq.heappush(parked, (at_s + gap_s(walker.blocked_by, call, hold_s), number, walker))
-
-
-def _walkers(
-    ranks: Iterable[Turns], parked: list[tuple[float, int, _Walker]], pace: Pace, now: float
-) -> Iterator[_Walker]:
-    """The walkers of all owners that wait; those that are blocked go to `parked`."""
-    for rank, turns in enumerate(ranks):
-        for flow in turns.flows.values():
-            if not flow.waiting:
-                continue
-            spot = turns if turns.blocked_by else flow
-            walker = _Walker(flow, rank, flow.ready.values(), spot.blocked_by)
-            if spot.blocked_by is None:
-                yield walker
-            else:
-                parked.append((until_s(spot, pace, now), len(parked), walker))
-            for line in flow.lines.values():
-                if line.blocked_by and line.calls:
-                    walker = _Walker(flow, rank, (line,), line.blocked_by)
-                    parked.append((until_s(line, pace, now), len(parked), walker))
-    heapq.heapify(parked)
+    yield from _Walk(list(ranks), pace, now).run(free)
 
 
 def until_s(spot: Spot, pace: Pace, now: float) -> float:

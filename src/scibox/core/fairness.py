@@ -119,7 +119,7 @@ class FairQueue:
             call.flow.turns.charge(call, completion_tokens)
 
     def finish(self, call_id: str, tokens: int | None, now: float) -> None:
-        """A running call has ended after so many LLM tokens (None: unknown) and frees its slot. Harmless twice."""
+        """A running call has ended after so many LLM tokens (None: unknown), and frees its slot."""
         call = self._running.pop(call_id, None)
         if call is not None:
             call.flow.turns.finish(call, tokens)
@@ -152,7 +152,8 @@ class FairQueue:
             if spot.blocked_by:
                 gaps_s = (own - 1) * gap_s(spot.blocked_by, call, hold_s)
                 eta_s = max(eta_s, until_s(spot, self._pace, now) + gaps_s)
-        return self._place(call, 1 + round(ahead), eta_s, now)
+        call.seen_s = eta_s
+        return self._place(call, 1 + round(ahead), call.flow.bias.apply(eta_s), now)
 
     def _place(self, call: Waiting, position: int, eta_s: float, now: float) -> Place:
         return Place(call.wish.call_id, self.model, position, eta_s, now - call.entered_at)

@@ -30,9 +30,9 @@ class _Booked:
 class Returning:
     """Books a time for each refused call, those of an owner one after the other as its queue moves.
 
-    A fair queue moves for each owner at a pace of its own; so does this. The promise is kept as long as no more
-    calls of an owner were refused than can start within a minute and its patience; to those beyond, a minute is
-    said.
+    A fair queue moves for each owner at a pace of its own; so does this. The promise is kept as long as no
+    more calls of an owner were refused than can start within a minute and its patience; to those beyond, a
+    minute is said.
     """
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ Within an owner its keys take turns, and within a key the first to come is the f
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 
 from .admission import Wish
@@ -25,13 +26,50 @@ LEARNED_OF_OWNER = (
     0.2  # how much of an owner's expected completion each ended call makes up: about its last 5
 )
 LEARNED_OF_ALL = 0.05
+LEARNED_OF_GAPS = 0.1
+TOO_SHORT_S = 0.05  # a wait that teaches nothing
+MOST_BIAS = math.log(8)
 FIRST_GUESS = 256  # LLM tokens of a completion, while no call has ended
+
+
+class Bias:
+    """How much longer one owner's calls wait than the queue's look says: a factor that its last calls taught.
+
+    What no look at the queue shows: calls that come later and go before (an owner's 64th call waits for all
+    that others send meanwhile).
+    """
+
+    __slots__ = ("_log",)
+
+    def __init__(self) -> None:
+        self._log = 0.0
+
+    def apply(self, seen_s: float) -> float:
+        """What to tell for a wait of so many seconds by the look of the queue."""
+        return seen_s * math.exp(self._log)
+
+    def learn(self, seen_s: float, real_s: float) -> None:
+        """By the look of the queue a call would have waited for `seen_s`; it waited for `real_s`."""
+        if seen_s > TOO_SHORT_S and real_s > TOO_SHORT_S:
+            error = min(MOST_BIAS, max(-MOST_BIAS, math.log(real_s / seen_s)))
+            self._log += LEARNED_OF_OWNER * (error - self._log)
 
 
 class Waiting:
     """A call in the queue, and then in a slot."""
 
-    __slots__ = ("charged", "cost", "covered", "entered_at", "flow", "generated", "line", "picked_at", "wish")
+    __slots__ = (
+        "charged",
+        "cost",
+        "covered",
+        "entered_at",
+        "flow",
+        "generated",
+        "line",
+        "picked_at",
+        "seen_s",
+        "wish",
+    )
 
     def __init__(self, wish: Wish, line: Line, entered_at: float) -> None:
         self.wish = wish
@@ -43,6 +81,7 @@ class Waiting:
         self.charged = 0.0  # to its owner's counter so far
         self.covered = 0.0  # completion tokens that are charged
         self.generated = 0
+        self.seen_s: float | None = None  # how long it would wait, by the look of the queue when it came
 
 
 class Line:
@@ -62,8 +101,23 @@ class Flow:
     """The waiting calls of one owner, and the counter of what it got."""
 
     __slots__ = (
-        "blocked_by", "counter", "entry", "expected", "last_turn", "lines", "owner", "ready", "running",
-        "turns", "until", "waiting", "weight",
+        "bias",
+        "blocked_by",
+        "came_at",
+        "counter",
+        "entry",
+        "expected",
+        "gap_s",
+        "last_turn",
+        "lines",
+        "owner",
+        "ready",
+        "running",
+        "turns",
+        "typical_cost",
+        "until",
+        "waiting",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, owner: str, turns: Turns) -> None:
@@ -75,11 +129,23 @@ class Flow:
         self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
         self.waiting = 0
         self.running = 0
+        self.bias = Bias()  # of the waits told at entry
+        self.gap_s = math.inf  # between its calls' coming
+        self.came_at = -math.inf
+        self.typical_cost = 0.0  # of a call, in weighted LLM tokens
         self.expected: float | None = None  # LLM tokens of a completion
         self.entry = 0  # the number of its valid entry in the heap; 0: it is not there
         self.last_turn = 0
         self.blocked_by: Verdict | None = None
         self.until = 0.0
+
+    def come(self, now: float) -> None:
+        """Note that a call comes."""
+        gap_s, self.came_at = now - self.came_at, now
+        if gap_s < math.inf:
+            self.gap_s = (
+                gap_s if self.gap_s == math.inf else self.gap_s + LEARNED_OF_GAPS * (gap_s - self.gap_s)
+            )
 
 
 class Turns:
@@ -112,6 +178,7 @@ class Turns:
         line = flow.lines.get(wish.key_id)
         if line is None:
             line = flow.lines[wish.key_id] = Line(wish.key_id, flow)
+        flow.come(now)
         flow.weight = wish.weight
         call = Waiting(wish, line, now)
         line.calls[wish.call_id] = call
@@ -150,6 +217,8 @@ class Turns:
         flow.last_turn = self._turn
         flow.running += 1
         call.picked_at = now
+        if call.seen_s is not None:
+            flow.bias.learn(call.seen_s, now - call.entered_at)
         call.covered = self.expect(call)
         call.charged = call.cost = self.cost(call)
         charge = call.charged / flow.weight
@@ -193,6 +262,7 @@ class Turns:
         cost = INPUT_WEIGHT * min(tokens, call.wish.prompt_tokens) + OUTPUT_WEIGHT * completion
         self.add(flow, cost - call.charged)
         call.charged = cost
+        flow.typical_cost += (cost - flow.typical_cost) * (LEARNED_OF_OWNER if flow.typical_cost else 1.0)
         if completion:
             before = self._typical if flow.expected is None else flow.expected
             flow.expected = before + LEARNED_OF_OWNER * (completion - before)
@@ -205,7 +275,7 @@ class Turns:
             self._push(flow)
 
     def expect(self, call: Waiting) -> float:
-        """LLM tokens its completion will probably have: as the owner's last ones, at most what was reserved."""
+        """LLM tokens its completion will probably have: as the owner's last, at most what was reserved."""
         expected = call.flow.expected
         return min(self._typical if expected is None else expected, call.wish.completion_tokens)
 
