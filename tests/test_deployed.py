@@ -35,7 +35,6 @@ def new(before: Config, after: Config) -> list[Way]:
     [
         (config(OWN), config(OWN)),
         (config(OWN), config(replace(OWN, slots=8))),  # what it had by default
-        (config(FAR), config(replace(FAR, slots=9))),  # only the gate's affair
         (config(FAR, OWN), config(OWN, FAR)),  # the order is the route's
     ],
 )
@@ -52,6 +51,7 @@ def test_what_has_not_changed_stays(before: Config, after: Config) -> None:
         (config(OWN), config(OWN, OWN)),
         (config(FAR), config(replace(FAR, upstream_model="x"))),
         (config(FAR), config(replace(FAR, dialect="vllm"))),
+        (config(FAR), config(replace(FAR, slots=9))),
         (config(), config(FAR)),
     ],
 )

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from scibox import __version__, banner
 from scibox.config import Changes, Config, changes, refuse_restarts
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
+from scibox.core.limits import Windows
 from scibox.deployed import Deployed, Plan, obtain, plan
 from scibox.engines.supervisor import EngineEvent, EngineFailed
+from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.front import Entrance, Front
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
 from scibox.observe.log import Log
 from scibox.observe.space import space
 from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
@@ -37,11 +40,10 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
-from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.status import Status
-from scibox.service.work import Tools
+from scibox.service.work import Pace, Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
@@ -85,13 +87,15 @@ class Box:
         self._reloads: set[asyncio.Task[Changes]] = set()
         self._client = Client(config.deadlines.connect_s)
         self._ring = KeyRing(store.by_digest())
-        self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
             config.embeddings.cache_disk_bytes,
             lambda message: self._log.emit(Notice(message, is_warning=True)),
         )
+        self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._desk = self._new_desk(config)
+        self._gate = self._new_gate(config)
         self._deployed = Deployed(sockets, self._note)
         self._status = Status(
             self._gate,
@@ -117,6 +121,7 @@ class Box:
             for work in (
                 self._web.serve(sockets=[sock]),
                 follow(self._ring, self._store, self._log.emit),
+                self._gate.watch(),
                 watch(self._client, lambda: self._deployed.replicas),
                 self._sweep(),
             )
@@ -139,6 +144,7 @@ class Box:
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
+            self._journal.close()
         say("Stopped.")
         return 0
 
@@ -178,12 +184,18 @@ class Box:
         self._config = config
         self._deployed.adopt(new)
         aliases = {alias: model.name for model in config.models for alias in model.aliases}
-        self._pipeline.directory = Directory(self._deployed.routes, aliases)
+        self._pipeline.directory = Directory(
+            self._deployed.routes, aliases, config.gate.upstream_slots, former=self._pipeline.directory
+        )
         self._pipeline.router.deadlines = _deadlines(config)
         self._pipeline.vectors.packing = _packing(config)
         self._client.connect_s = config.deadlines.connect_s
         self._cache.memory_bytes = config.embeddings.cache_memory_bytes
-        self._tools.lanes.pace = _pace(config)
+        self._gate.configure(config.gate.patience_s, config.batches.concurrency)
+        self._desk.queue_per_model = config.gate.queue_per_model
+        self._desk.queue_per_owner = config.gate.queue_per_owner
+        self._desk.look()
+        self._tools.pace = _pace(config)
         self._tools.limits = self._files.limits = _limits(config)
         self._tools.max_line_bytes = config.server.max_body_bytes
 
@@ -268,6 +280,31 @@ class Box:
 
     # the parts
 
+    def _new_desk(self, config: Config) -> LocalDesk:
+        return LocalDesk(
+            self._slots,
+            Windows(),
+            time.monotonic,
+            time.time,
+            queue_per_model=config.gate.queue_per_model,
+            queue_per_owner=config.gate.queue_per_owner,
+        )
+
+    def _slots(self, model: str) -> Sequence[int]:
+        return self._pipeline.directory.slots(model)  # of the directory that holds now
+
+    def _new_gate(self, config: Config) -> Gate:
+        return Gate(
+            self._ring,
+            self._desk,
+            self._journal,
+            self._log.emit,
+            clock=time.monotonic,
+            now=time.time,
+            patience_s=config.gate.patience_s,
+            background_calls=config.batches.concurrency,
+        )
+
     def _join(self, config: Config) -> Pipeline:
         router = Router(self._client, _deadlines(config))
         vectors = Vectors(router, self._cache, _packing(config))
@@ -279,7 +316,7 @@ class Box:
             faces=FACES,
             shelf=Shelf(config.data),
             disk=Disk(),
-            lanes=Lanes(self._gate, _pace(config)),
+            pace=_pace(config),
             limits=_limits(config),
             max_line_bytes=config.server.max_body_bytes,
             emit=self._log.emit,
@@ -340,7 +377,7 @@ def _packing(config: Config) -> Packing:
 
 
 def _pace(config: Config) -> Pace:
-    return Pace(config.batches.concurrency, config.batches.busy_at)
+    return Pace(config.batches.concurrency)
 
 
 def _limits(config: Config) -> Limits:

@@ -31,6 +31,10 @@ from scibox.models.ready import Weights, identity, local
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.upstream.address import Address
 
+# Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So
+# many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
+# fair queue.
+_EMBEDDING_SLOTS = 16
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 
 
@@ -86,7 +90,7 @@ def _ways(config: Config, model: Model, weights: Mapping[Deployment, Weights]) -
 
 
 def _complete(config: Config, model: Model, deployment: Deployment) -> Deployment:
-    """With the defaults of its engine, and without what only the gate must know."""
+    """With the defaults of its engine."""
     if deployment.engine == "llama":
         own = config.llama
         return replace(
@@ -102,7 +106,13 @@ def _complete(config: Config, model: Model, deployment: Deployment) -> Deploymen
             threads=deployment.threads or config.embedder.threads,
             batch_tokens=deployment.batch_tokens or config.embedder.batch_tokens,
         )
-    return replace(deployment, slots=None)
+    return deployment
+
+
+def _slots(way: Way) -> int | None:
+    """Calls at the same time, as a child of ours is told it; None: what the server says of itself."""
+    is_own = way.deployment.url is None
+    return _EMBEDDING_SLOTS if is_own and way.kind == "embedding" else way.deployment.slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +233,9 @@ class Deployed:
             created=self._created.setdefault(model.name, int(time.time())),
             context=model.context or replicas[0].context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
+            limits=model.limits,
+            owner_limits=model.owner_limits,
+            price=model.price,
         )
         return Route(card, replicas, _rules(model, ways))
 
@@ -236,6 +249,7 @@ class Deployed:
                 context=way.context,
                 dialect=deployment.dialect,
                 thinking=way.reasoning,
+                slots=_slots(way),
             )
             return Standing(replica, None)
         path = self._sockets / f"{next(self._numbers)}.sock"
@@ -248,6 +262,7 @@ class Deployed:
             counts=True,
             dialect=_DIALECTS.get(deployment.engine or "", "openai"),
             thinking=_thinking(way),
+            slots=_slots(way),
         )
         return Standing(replica, Supervisor(way.model, command, path, report=self._report))
 

@@ -30,7 +30,7 @@ def operator_only(pipeline: Pipeline, lines: Iterable[Line]) -> list[BaseRoute]:
 
 def _checked(pipeline: Pipeline, handle: Handle) -> Handle:
     async def answer(request: Request) -> Response:
-        key = pipeline.enter(bearer(request.scope))
+        key = await pipeline.enter(bearer(request.scope))
         if key.role != "operator":
             raise Forbidden(
                 "This is for operators, and your key is a member's; GET /v1/key says what it may do. Whoever "

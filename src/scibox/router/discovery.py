@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +14,8 @@ from scibox.core.types import Dialect
 from scibox.upstream.client import Client
 from scibox.wire.llama.offers import is_hermes
 
-from .replica import Replica, refused
+from .replica import Replica
+from .trouble import AWAY, refused
 
 ASK_S = 10.0
 RETRY_S = 3.0  # a server that loads its weights may come up at any time
@@ -44,11 +46,12 @@ class _Caps(Struct, frozen=True):
 
 class _Props(Struct):
     chat_template: str = ""
+    total_slots: int | None = None
     chat_template_caps: _Caps = _Caps()
 
 
 async def ask_template(client: Client, replica: Replica) -> None:
-    """Ask a llama-server whether its chat template shows tools; raises where it cannot be reached."""
+    """Ask a llama-server for its slots and whether its chat template shows tools; raises where it is away."""
     exchange = client.exchange(replica.address, "GET", f"{replica.address.root}/props", secret=replica.secret)
     try:
         async with asyncio.timeout(ASK_S):
@@ -60,6 +63,7 @@ async def ask_template(client: Client, replica: Replica) -> None:
         return
     finally:
         exchange.close()
+    replica.slots = replica.slots or props.total_slots
     replica.has_tools = props.chat_template_caps.supports_tools
     replica.is_hermes = replica.has_tools and is_hermes(props.chat_template)
 
@@ -96,7 +100,7 @@ async def ask(client: Client, replica: Replica) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     except (SciBoxError, TimeoutError):
-        replica.failed("It cannot be reached: check that it runs and that its url is right.")
+        replica.failed(AWAY)
         return
     finally:
         exchange.close()
@@ -108,3 +112,6 @@ async def ask(client: Client, replica: Replica) -> None:
         replica.context = own.max_model_len or own.context_length or seen
     if replica.dialect is None:
         replica.dialect = DIALECTS.get((own.owned_by or "").lower() if own else "", "openai")
+    if replica.dialect == "llama" and replica.slots is None:
+        with suppress(SciBoxError):
+            await ask_template(client, replica)

@@ -6,19 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from scibox.core.types import Dialect, ModelCard, Purpose, Thinking, TokenIds
+from scibox.core.types import (
+    Dialect,
+    ModelCard,
+    Purpose,
+    Thinking,
+    TokenIds,
+)
 from scibox.upstream.address import Address
 from scibox.wire.orders import Target
 
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a replica could not answer when it was last tried, and since when (Unix seconds)."""
-
-    words: str
-    since: float
+from .trouble import Trouble
 
 
 @dataclass(slots=True)
@@ -35,17 +35,16 @@ class Replica:
     has_tools: bool | None = None  # its chat template shows tools to the model; None: a llama-server is asked
     is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
+    slots: int | None = None  # calls that it answers at the same time; None: not known
+    trouble: Trouble | None = None  # its last attempt failed, and none has succeeded since
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
     is_known: bool = False  # a server of others has answered once and said what it would of itself
-    trouble: Trouble | None = None  # of a server of others; of a child of ours its supervisor knows more
     users: int = 0  # calls that may still go to it
 
     def failed(self, words: str) -> None:
         """It could not answer; told until it has answered again."""
-        if not self.is_local:
-            since = self.trouble.since if self.trouble else time.time()
-            self.trouble = Trouble(words, since)
+        self.trouble = Trouble(words, self.trouble.since if self.trouble else time.time())
 
     def answered(self) -> None:
         """It is there."""
@@ -86,6 +85,29 @@ class EmbeddingRules:
         return self.prefix if own is None else own
 
 
+class Witness(Protocol):
+    """Hears what becomes of a call while it is on its way: the gate's ticket, which accounts for it."""
+
+    def tried(self, deployment: int, address: str) -> None:
+        """An attempt on that replica begins."""
+
+    def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
+        """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
+
+
+class Nobody:
+    """A witness for calls that nobody accounts for."""
+
+    def tried(self, deployment: int, address: str) -> None:
+        """Not heard."""
+
+    def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
+        """Not heard."""
+
+
+NOBODY = Nobody()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A model and the replicas that serve it, in order of preference."""
@@ -105,6 +127,11 @@ class Route:
             for replica in self.replicas:
                 replica.users -= 1
 
+    def from_(self, first: int) -> list[tuple[int, Replica]]:
+        """The replicas with their indexes, in the order in which a call that was given `first` tries them."""
+        numbered = list(enumerate(self.replicas))
+        return numbered[first : first + 1] + numbered[:first] + numbered[first + 1 :]
+
     @property
     def has_tokenizer(self) -> bool:
         """Whether a replica can be asked for the LLM tokens of a text."""
@@ -114,11 +141,3 @@ class Route:
     def shown(self) -> ModelCard:
         """The card with what a remote replica has said of itself since."""
         return replace(self.card, context=self.card.context or self.replicas[0].context)
-
-
-def refused(status: int) -> str:
-    """What to do about a server that refuses the gateway itself."""
-    return (
-        f"It refuses the gateway (status {status}): check its url, upstream_model, and upstream_key_env or "
-        "upstream_key_file."
-    )
