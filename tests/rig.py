@@ -229,22 +229,25 @@ async def rig(
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
+            before = (dead,) if fallback else ()
             routes = [
-                Route(
-                    ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
-                    (dead, chatty) if fallback else (chatty,),
-                ),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (dead, vectors) if fallback else (vectors,),
+                    (*before, vectors),
                     rules or EmbeddingRules(),
                 ),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
             ]
-            if ranker:
-                routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
-            bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
-            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+            desk = LocalDesk(
+                directory.slots,
+                Windows(),
+                time.monotonic,
+                time.time,
+                queue_per_model=queue_per_model,
+                queue_per_owner=queue_per_owner,
+            )
             journal = Notebook()
             pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate = Gate(
@@ -277,13 +280,12 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
-            store = stored_keys((data or folder) / "keys.db")
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
-                admin=Admin(store, tools.disk, now),
+                admin=Admin(store := stored_keys((data or folder) / "keys.db"), tools.disk, now),
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
@@ -294,15 +296,15 @@ async def rig(
             )
             listen = server.Listen("127.0.0.1", 0, patience=patience or Patience())
             sock = server.bind(listen)
-            front = app.build(door)
-            web = server.server(front, listen)
+            web = server.server(front := app.build(door), listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
             running = asyncio.gather(runner.run(), gate.watch())
             port = sock.getsockname()[1]
-            headers = {"authorization": f"Bearer {SECRET}"}
             try:
                 async with httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
+                    base_url=f"http://127.0.0.1:{port}",
+                    headers={"authorization": f"Bearer {SECRET}"},
+                    timeout=15,
                 ) as http:
                     connections = web.server_state.connections
                     more = (front, connections, runner, tools.shelf, ring, desk, journal, events)
