@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from scibox.core.errors import OperatorError
 
-from .protocol import Patience, Settings, sweep
+from .protocol import Patience, Protocol, Settings, sweep
 
 BACKLOG = 2048
 
@@ -26,13 +26,14 @@ class CannotListen(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen, and with which certificate."""
+    """Where to listen, and with which certificate; `private` is a Unix socket that answers without one."""
 
     host: str
     port: int
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     patience: Patience = field(default_factory=Patience)
+    private: Path | None = None
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -66,6 +67,29 @@ def _why(listen: Listen, error: OSError) -> str:
 class Server(uvicorn.Server):
     """uvicorn without its own signal handlers: `app.py` decides when it ends."""
 
+    def __init__(self, settings: Settings, private: Path | None) -> None:
+        super().__init__(settings)
+        self._own = settings
+        self._private = private
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets, and on the private one."""
+        await super().startup(sockets)
+        if self._private is not None:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_unix_server(self._protocol, str(self._private)))
+
+    async def take(self, connection: socket.socket) -> None:
+        """Serve a connection that another process has accepted."""
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio does on its own
+        with contextlib.suppress(OSError):  # the client has left, or what it said is no TLS
+            await loop.connect_accepted_socket(self._protocol, connection, ssl=self._own.ssl)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Protocol(self._own, self.server_state, self.lifespan.state)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
@@ -97,7 +121,8 @@ def server(app: ASGIApp, listen: Listen) -> Server:
             proxy_headers=False,
             ssl_certfile=listen.tls_certificate,
             ssl_keyfile=listen.tls_key,
-        )
+        ),
+        listen.private,
     )
 
 
