@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import shutil
 import signal
@@ -12,53 +11,32 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import uvloop
 
-from scibox import __version__, banner
+from scibox import __version__, banner, rooms
 from scibox.config import Config, Deployment
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
+from scibox.crew import Alone, Answering, Crew
 from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
-from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing, follow
-from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
-from scibox.http.protocol import Patience
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
-from scibox.router.discovery import discover
-from scibox.router.router import Deadlines, Router
-from scibox.router.vectors import Packing, Vectors
 from scibox.service import admin
-from scibox.service.batches import Batches
-from scibox.service.directory import Directory
-from scibox.service.disk import Disk
-from scibox.service.files import Files, Limits
-from scibox.service.lanes import Lanes, Pace
-from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
-from scibox.service.work import Tools
 from scibox.store.keys import KeyStore
-from scibox.store.shelf import Shelf
-from scibox.store.vectors import VectorCache
-from scibox.upstream.client import Client
-from scibox.wire.faces import FACES
-
-LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
 def serve(config: Config) -> int:
     """Run the service until it is told to stop; returns the exit status."""
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
-    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
     with contextlib.closing(
-        server.bind(_listen(config))
+        server.bind(rooms.listen(config))
     ) as sock:  # first: a busy port must not cost a download
         weights = obtain(config)
         with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
@@ -69,7 +47,7 @@ def serve(config: Config) -> int:
 
 
 class Box:
-    """All rooms joined, for one configuration."""
+    """The main process: engines, batches, and the calls themselves or the workers that answer them."""
 
     def __init__(
         self, config: Config, weights: Mapping[Deployment, Weights], sockets: Path, store: KeyStore
@@ -78,63 +56,46 @@ class Box:
         self._store = store
         self._log = Log()
         self._stop = asyncio.Event()
-        self._client = Client(config.deadlines.connect_s)
-        self._ring = KeyRing(store.by_digest())
-        self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
-        self._cache = VectorCache(
-            config.embeddings.cache_memory_bytes,
-            config.data / "embeddings.cache.db",
-            config.embeddings.cache_disk_bytes,
-            lambda message: self._log.emit(Notice(message, is_warning=True)),
-        )
         self._deployed = Deployed(config, weights, sockets, self._note)
-        self._tools = self._batch_tools()
-        self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
-        self._runner = Runner(self._tools)
-        self._door = door.Door(
-            pipeline=self._tools.pipeline,
-            files=self._files,
-            batches=Batches(self._tools, self._files, self._runner.wake),
-            emit=self._log.emit,
-            state=self._state,
-            ending=asyncio.Event(),
-            version=__version__,
-            heartbeat_s=config.server.heartbeat_s,
-            max_body_bytes=config.server.max_body_bytes,
-            cors_origins=config.server.cors_origins,
+        names = rooms.directory(config, self._deployed.routes)
+        desk = rooms.local_desk(config, names)
+        self._rooms = rooms.Rooms(config, names, desk, store, self._log.emit)
+        self._runner = Runner(self._rooms.tools)
+        self._answering: Answering = (
+            Crew(
+                config,
+                self._deployed.routes,
+                desk,
+                sockets=sockets,
+                wake=self._runner.wake,
+                emit=self._log.emit,
+            )
+            if config.server.workers > 1
+            else Alone(config, self._rooms, self._runner.wake)
         )
 
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
-        web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
-        tasks = [
-            asyncio.create_task(web.serve(sockets=[sock])),
-            asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
-            asyncio.create_task(
-                discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
-            ),
-        ]
+        tasks = self._rooms.works(self._deployed.routes)
         for task in tasks:
             self._watch(task)
         try:
             self._greet()
+            tasks.append(self._watch(asyncio.create_task(self._answering.serve(sock, self._state))))
             await self._start_engines(started_at)
             tasks.append(self._watch(asyncio.create_task(self._runner.run())))
             await self._stop.wait()
             await self._drain()
         finally:
-            await self._runner.stop(LAST_WORDS_S)
-            await server.stop(web, tasks[0])
+            await self._runner.stop(rooms.LAST_WORDS_S)
+            await self._answering.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
-            self._client.close()
-            self._tools.disk.close()
-            self._tools.shelf.close()
-            self._cache.close()
+            self._rooms.close()
         _say("Stopped.")
         return 0
 
@@ -152,7 +113,7 @@ class Box:
 
     def _greet(self) -> None:
         secret = admin.ensure_operator(self._store, time.time())
-        self._ring.replace(self._store.by_digest())  # before its secret is shown
+        self._rooms.ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
         _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
 
@@ -160,7 +121,7 @@ class Box:
         """Start the children and wait until they can answer, or until the service is to stop."""
         for child in self._deployed.children:
             await child.start()
-        if await _first(self._stop.wait(), self._ready()) == 0:
+        if await rooms.first(self._stop.wait(), self._ready()) == 0:
             return
         _say(
             banner.ready(
@@ -169,19 +130,19 @@ class Box:
         )
 
     async def _ready(self) -> None:
-        await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
+        await asyncio.gather(
+            self._answering.ready(), *(child.wait_ready() for child in self._deployed.children)
+        )
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
-        self._gate.drain()
+        self._rooms.gate.drain()
         self._runner.drain()
         self._stop.clear()
-        running = self._gate.in_flight
+        running = self._answering.running
         if running:
             _say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
-        await _first(self._gate.idle.wait(), self._stop.wait(), within_s=self._config.server.drain_s)
-        self._door.ending.set()
-        await _first(self._gate.idle.wait(), within_s=LAST_WORDS_S)
+        await self._answering.drain(self._stop)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -190,33 +151,6 @@ class Box:
 
     def _state(self) -> State:
         return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
-
-    def _pipeline(self) -> Pipeline:
-        limits = self._config.deadlines
-        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
-        router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
-        own = self._config.embeddings
-        packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
-        return Pipeline(
-            self._gate,
-            Directory(self._deployed.routes, aliases),
-            router,
-            Vectors(router, self._cache, packing),
-        )
-
-    def _batch_tools(self) -> Tools:
-        own, pace = self._config.files, self._config.batches
-        return Tools(
-            pipeline=self._pipeline(),
-            faces=FACES,
-            shelf=Shelf(self._config.data),
-            disk=Disk(),
-            lanes=Lanes(self._gate, Pace(pace.concurrency, pace.busy_at)),
-            limits=Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S),
-            max_line_bytes=self._config.server.max_body_bytes,
-            emit=self._log.emit,
-            now=time.time,
-        )
 
     def _note(self, event: EngineEvent) -> None:
         """What happens to the children, for the log; a ready one is no news at the first start."""
@@ -233,17 +167,6 @@ class Box:
         return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
 
 
-def _listen(config: Config) -> server.Listen:
-    own = config.server
-    return server.Listen(
-        own.host,
-        own.port,
-        own.tls_certificate,
-        own.tls_key,
-        Patience(own.header_s, own.body_s, own.keep_alive_s),
-    )
-
-
 @contextlib.contextmanager
 def _sockets_folder() -> Iterator[Path]:
     """A private folder for the engines' sockets; short, since a socket's path has at most 107 bytes."""
@@ -257,22 +180,6 @@ def _sockets_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _first(*waits: Coroutine[None, None, object], within_s: float | None = None) -> int | None:
-    """Which of these ended first (the others are cancelled), or None at the end of the time."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for index, task in enumerate(tasks):
-        if task in done:
-            task.result()
-            return index
-    return None
 
 
 def _program() -> str:

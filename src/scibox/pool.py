@@ -57,7 +57,7 @@ class Pool:
         self._places = await self._begin(settings)
 
     async def replace(self, settings: Settings) -> None:
-        """Other workers with other settings; returns when they serve. After EngineFailed nothing is changed."""
+        """Other workers with other settings; returns when they serve. EngineFailed: nothing has changed."""
         fresh = await self._begin(settings)
         old, self._places = self._places, fresh
         for place in old:

@@ -14,8 +14,8 @@ from .types import Limits
 
 
 def part_of(amount: int, parts: int) -> int:
-    """One of equal parts, rounded down but never to nothing: a limit must not become a ban."""
-    return max(1, amount // parts)
+    """One of equal parts, rounded down, but not to nothing: a limit must not become a ban."""
+    return max(1, amount // parts) if amount else 0
 
 
 def divided(limits: Limits, parts: int) -> Limits:

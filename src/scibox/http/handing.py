@@ -1,7 +1,7 @@
 """Connections from one listening socket to several processes.
 
-The main process accepts and hands each connection to the worker that has fewest. A socket that the workers
-share is taken from by whoever wakes first, which puts 60 of 64 connections on one of two; sockets of their own
+The main process accepts and hands each connection to the worker that has fewest. From a socket that workers
+share, whoever wakes first takes: that puts 60 of 64 connections on one of two. Sockets of their own
 (SO_REUSEPORT) spread by chance, lose what waits in the queue of a worker that ends, and let a second service
 take the same port. Here nothing waits at a worker that is not there, and a new one is used at once.
 """
@@ -21,7 +21,7 @@ _BYTE = b"+"  # descriptors travel with a byte
 
 
 class Lane:
-    """The way to one worker; its descriptor `end` is inherited by the worker, and by the next in its place."""
+    """The way to one worker; the descriptor `end` is inherited by it, and by the next in its place."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,7 +152,7 @@ class Usher:
 
 
 class Taking:
-    """A worker's end: `take` gets each connection that comes; `tell` hears how many have come and are here."""
+    """A worker's end: `take` gets each connection; `tell` hears how many have come and how many are here."""
 
     def __init__(
         self,

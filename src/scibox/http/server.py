@@ -71,6 +71,7 @@ class Server(uvicorn.Server):
         super().__init__(settings)
         self._own = settings
         self._private = private
+        self.ready = asyncio.Event()  # set when connections are served
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets, and on the private one."""
@@ -78,6 +79,7 @@ class Server(uvicorn.Server):
         if self._private is not None:
             loop = asyncio.get_running_loop()
             self.servers.append(await loop.create_unix_server(self._protocol, str(self._private)))
+        self.ready.set()
 
     async def take(self, connection: socket.socket) -> None:
         """Serve a connection that another process has accepted."""
