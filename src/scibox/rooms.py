@@ -63,8 +63,8 @@ class Rooms:
             desk,
             self._journal,
             emit,
-            time.monotonic,
-            time.time,
+            clock=time.monotonic,
+            now=time.time,
             patience_s=config.gate.patience_s,
             background_calls=config.batches.concurrency,
         )
