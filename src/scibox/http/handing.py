@@ -26,6 +26,7 @@ class Lane:
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._ours.setblocking(False)
+        self._theirs.setblocking(False)
         self.end = self._theirs.fileno()
         self.is_open = False  # whether the worker takes connections
         self._handed = 0
@@ -147,8 +148,12 @@ class Usher:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
 
     def _try_later(self) -> None:
-        if self._resume is None or self._resume.when() <= asyncio.get_running_loop().time():
-            self._resume = asyncio.get_running_loop().call_later(PAUSE_S, self._go_on)
+        if self._resume is None:
+            self._resume = asyncio.get_running_loop().call_later(PAUSE_S, self._on_time)
+
+    def _on_time(self) -> None:
+        self._resume = None
+        self._go_on()
 
 
 class Taking:
@@ -194,7 +199,7 @@ def taken(end: socket.socket) -> list[socket.socket]:
     found: list[socket.socket] = []
     with suppress(BlockingIOError):
         while True:
-            data, descriptors, _, _ = socket.recv_fds(end, AT_ONCE, AT_ONCE, socket.MSG_DONTWAIT)
+            data, descriptors, _, _ = socket.recv_fds(end, AT_ONCE, AT_ONCE)
             found += [socket.socket(fileno=descriptor) for descriptor in descriptors]
             if not data:
                 break
