@@ -48,6 +48,7 @@ class Taker:
         finally:
             self.held.discard(writer)
             writer.close()
+            await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -65,6 +66,8 @@ async def hall(takers: int) -> AsyncIterator[tuple[Usher, list[Taker], int]]:
             usher.stop()
             for taker in made:
                 await taker.stop()
+                for connection in taker.lane.shut():
+                    connection.close()
                 taker.lane.close()
     assert not warnings
 
@@ -124,14 +127,15 @@ async def test_while_there_is_no_taker_connections_wait() -> None:
         asking = [asyncio.create_task(ask(port)) for _ in range(3)]
         taker.start()
         usher.open(taker.lane)
-        before = [name for name, writer in await asyncio.gather(*asking) if not writer.close()]  # type: ignore[func-returns-value]
+        before = await asyncio.gather(*asking)
         usher.shut(taker.lane)
         asking = [asyncio.create_task(ask(port)) for _ in range(3)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in asking)
         usher.open(taker.lane)
-        after = [name for name, writer in await asyncio.gather(*asking) if not writer.close()]  # type: ignore[func-returns-value]
-    assert before + after == [b"0"] * 6
+        after = await asyncio.gather(*asking)
+        assert [name for name, _ in [*before, *after]] == [b"0"] * 6
+        await close([writer for _, writer in [*before, *after]])
 
 
 async def test_more_connections_than_a_lane_holds_wait_and_are_not_lost() -> None:

@@ -187,6 +187,7 @@ class Taking:
                     self._tell(*now)
         finally:
             loop.remove_reader(self._end.fileno())
+            self._end.close()
 
     def _come(self) -> None:
         for connection in taken(self._end):
