@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,8 +50,14 @@ class Serve:
     """`scibox serve` with its data in a folder; ends with the `with`."""
 
     def __init__(
-        self, data: Path, *flags: str, command: list[str] | None = None, port: int | None = None
+        self,
+        data: Path,
+        *flags: str,
+        command: list[str] | None = None,
+        port: int | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        self._environ = environ or {}
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.data = data
@@ -62,7 +68,7 @@ class Serve:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Serve:
-        env = {**environment(self.data), "XDG_RUNTIME_DIR": self._runtime.name}
+        env = {**environment(self.data), "XDG_RUNTIME_DIR": self._runtime.name, **self._environ}
         with self._log.open("wb") as stream:
             self.process = subprocess.Popen(
                 self._command,

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
+from scibox.core.errors import OperatorError
 from scibox.core.events import CallEnded, Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -29,17 +31,21 @@ from scibox.http.protocol import Patience
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.service.work import Pace, Tools
+from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
 SECRET = secret.compose([7] * secret.RANDOM_CHARS)
@@ -47,11 +53,13 @@ LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
+OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
 def key(name: str, owner: str = "team", **more: object) -> Key:
-    return Key(f"key_{name}", owner, name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+    whole = {"role": "member", "last_four": "abcd", "created_at": 1_700_000_000.0, **more}
+    return Key(f"key_{name}", owner, name, **whole)  # type: ignore[arg-type]
 
 
 KEYS = {
@@ -60,6 +68,7 @@ KEYS = {
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
     secret.digest(STRANGER): key("stranger", owner="others"),
+    secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
 
 
@@ -113,6 +122,36 @@ class Rig:
         async with asyncio.timeout(seconds):
             while self.gate.in_flight or self.engine.in_flight:
                 await asyncio.sleep(0.005)
+
+
+@dataclass
+class Models:
+    """Models that are all well."""
+
+    routes: list[Route]
+    is_ready: bool = True
+
+    def answering(self) -> list[str]:
+        return self.names()
+
+    def names(self) -> list[str]:
+        return [route.card.name for route in self.routes]
+
+    def conditions(self) -> list[Condition]:
+        return []
+
+
+def stored_keys(path: Path) -> KeyStore:
+    """The keys in a database, as the administration sees them."""
+    store = KeyStore(path)
+    if not store.all():
+        for digest, known in KEYS.items():
+            store.add(known, digest)
+    return store
+
+
+async def reload() -> Reloaded:
+    raise OperatorError("a rig has no configuration")
 
 
 @contextlib.contextmanager
@@ -238,15 +277,17 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
+            store = stored_keys((data or folder) / "keys.db")
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
+                admin=Admin(store, tools.disk, now),
                 emit=events.append,
-                state=lambda: "ok",
+                status=Status(gate, Models(routes), "0"),
+                reload=reload,
                 ending=asyncio.Event(),
-                version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
                 cors_origins=cors_origins,
@@ -276,3 +317,4 @@ async def rig(
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                store.close()

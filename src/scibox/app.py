@@ -4,102 +4,111 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from scibox import __version__, banner, rooms
-from scibox.config import Config, Deployment
+from scibox.config import Changes, Config, changes, refuse_restarts
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
 from scibox.crew import Alone, Answering, Crew
-from scibox.deployed import Deployed, obtain
+from scibox.deployed import Deployed, Plan, obtain, plan
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.http import server
-from scibox.http.info import State
-from scibox.models.ready import Weights
 from scibox.observe.log import Log
+from scibox.observe.space import space
+from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
+from scibox.router.discovery import look
+from scibox.router.replica import Route
 from scibox.service import admin
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.store.keys import KeyStore
+from scibox.wire.admin.status import Reloaded
+
+SWEEP_S = 0.5  # how long an engine that nobody needs any more may stay
 
 
-def serve(config: Config) -> int:
-    """Run the service until it is told to stop; returns the exit status."""
+def serve(read: Callable[[], Config]) -> int:
+    """Run the service until it is told to stop; returns the exit status. Each reload calls `read` again."""
+    config = read()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(
         server.bind(rooms.listen(config))
     ) as sock:  # first: a busy port must not cost a download
-        weights = obtain(config)
-        with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
+        first = plan(config, obtain(config))
+        with KeyStore(config.data / "keys.db") as store, sockets_folder() as sockets:
             try:
-                return uvloop.run(Box(config, weights, sockets, store).live(sock))
+                return uvloop.run(Box(read, config, first, sockets, store).live(sock))
             except EngineFailed as error:
                 raise OperatorError(error.message) from error
 
 
 class Box:
-    """The main process: engines, batches, and the calls themselves or the workers that answer them."""
+    """The main process: engines, batches, the desk; and the calls, or the workers that answer them."""
 
     def __init__(
-        self, config: Config, weights: Mapping[Deployment, Weights], sockets: Path, store: KeyStore
+        self, read: Callable[[], Config], config: Config, first: Plan, sockets: Path, store: KeyStore
     ) -> None:
-        self._config = config
+        self._read = read
         self._store = store
         self._log = Log()
         self._stop = asyncio.Event()
-        self._deployed = Deployed(config, weights, sockets, self._note)
-        names = rooms.directory(config, self._deployed.routes)
-        desk = rooms.local_desk(config, names)
-        self._rooms = rooms.Rooms(config, names, desk, store, self._log.emit)
-        self._runner = Runner(self._rooms.tools)
-        self._answering: Answering = (
-            Crew(
-                config,
-                self._deployed.routes,
-                desk,
-                sockets=sockets,
-                wake=self._runner.wake,
-                emit=self._log.emit,
-            )
-            if config.server.workers > 1
-            else Alone(config, self._rooms, self._runner.wake)
+        self._changing = asyncio.Lock()  # of the configuration
+        self._aside: set[asyncio.Task[Any]] = set()  # reloads and what follows them; Any: of any result
+        self._desk = rooms.local_desk(config, self._slots)
+        self._rooms = rooms.Rooms(config, self._desk, store, self._log.emit)
+        self._deployed = Deployed(sockets, self._note)
+        self._status = Status(
+            self._rooms.gate,
+            self._deployed,
+            __version__,
+            slow_parts=(lambda: [space(config.data)],),
+            elsewhere=lambda: self._answering.elsewhere,
         )
+        self._runner = Runner(self._rooms.tools)
+        self._deployed.begin(first)
+        self._adopt(config, first)
+        self._answering = self._who_answers(config, sockets)
 
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
-        started_at = time.monotonic()
-        tasks = self._rooms.works(self._deployed.routes)
-        for task in tasks:
-            self._watch(task)
+        began_at = time.monotonic()
+        tasks = [
+            self._watch(work)
+            for work in (
+                self._answering.serve(sock),
+                *self._rooms.works(lambda: self._deployed.replicas),
+                self._sweep(),
+            )
+        ]
         try:
             self._greet()
-            tasks.append(self._watch(asyncio.create_task(self._answering.serve(sock, self._state))))
-            await self._start_engines(started_at)
-            tasks.append(self._watch(asyncio.create_task(self._runner.run())))
+            await self._start(began_at)
+            tasks.append(self._watch(self._runner.run()))
             await self._stop.wait()
             await self._drain()
         finally:
             await self._runner.stop(rooms.LAST_WORDS_S)
             await self._answering.close()
-            for task in tasks:
+            ending = [*tasks, *self._aside]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
             self._rooms.close()
-        _say("Stopped.")
+        say("Stopped.")
         return 0
 
-    def _watch(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _watch(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         task.add_done_callback(self._on_end)
         return task
 
@@ -111,46 +120,141 @@ class Box:
             )
             self._stop.set()
 
+    # the start
+
     def _greet(self) -> None:
         secret = admin.ensure_operator(self._store, time.time())
         self._rooms.ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
-        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+        say(banner.greeting(__version__, self._url, str(self._config.data), secret))
 
-    async def _start_engines(self, started_at: float) -> None:
-        """Start the children and wait until they can answer, or until the service is to stop."""
-        for child in self._deployed.children:
-            await child.start()
-        if await rooms.first(self._stop.wait(), self._ready()) == 0:
-            return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
-        )
+    async def _start(self, began_at: float) -> None:
+        """Start the children and wait until calls can be answered, or until the service is to stop."""
+        async with self._changing:
+            if await first_of(self._stop.wait(), self._ready()) == 0:
+                return
+        seconds = time.monotonic() - began_at
+        say(banner.ready(self._url, self._secret, self._config.models, seconds, program()))
 
     async def _ready(self) -> None:
-        await asyncio.gather(
-            self._answering.ready(), *(child.wait_ready() for child in self._deployed.children)
+        await asyncio.gather(self._deployed.ready(self._deployed.plan), self._answering.ready())
+
+    # a changed configuration
+
+    def _adopt(self, config: Config, new: Plan) -> Sequence[Route]:
+        """Serve by this from the next call on. Without an `await`, so that no call sees half of it."""
+        self._config = config
+        self._deployed.adopt(new)
+        self._rooms.adopt(config, self._deployed.routes)
+        self._desk.queue_per_model = config.gate.queue_per_model
+        self._desk.queue_per_owner = config.gate.queue_per_owner
+        self._desk.look()
+        return self._deployed.routes
+
+    def _reload(self) -> asyncio.Task[Changes]:
+        """Begin to take over the configuration as it is now; it goes on if whoever asked for it leaves."""
+        task = asyncio.create_task(self._take_over())
+        self._aside.add(task)
+        task.add_done_callback(self._on_reloaded)
+        return task
+
+    def _on_reloaded(self, task: asyncio.Task[Changes]) -> None:
+        self._aside.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        told = f"nothing has changed: {error}" if error else f"it was reloaded: {task.result()}"
+        self._log.emit(Notice(f"the configuration: {told}", is_warning=error is not None))
+
+    async def _reload_for_operator(self) -> Reloaded:
+        found = await asyncio.shield(self._reload())
+        return Reloaded(
+            settings=list(found.settings),
+            models_added=list(found.added),
+            models_changed=list(found.changed),
+            models_removed=list(found.removed),
         )
+
+    async def _take_over(self) -> Changes:
+        """All of it, or OperatorError and nothing."""
+        async with self._changing:
+            if self._rooms.gate.is_draining:
+                raise OperatorError("the service is stopping")
+            old, new = self._config, await asyncio.to_thread(self._read)
+            refuse_restarts(old, new)
+            before, wanted = self._deployed.plan, await aside(lambda: plan(new, obtain(new)))
+            added = self._deployed.begin(wanted)
+            try:
+                await self._deployed.ready(added)
+                await look(self._rooms.client, self._deployed.replicas)
+                await self._answering.reload(new, lambda: self._adopt(new, wanted))
+            except BaseException as error:
+                if self._config is not old:
+                    self._adopt(old, before)
+                if isinstance(error, EngineFailed):
+                    raise OperatorError(error.message) from error
+                raise
+            finally:
+                releasing = asyncio.create_task(self._release())
+                self._aside.add(releasing)
+                releasing.add_done_callback(self._aside.discard)
+        return changes(old, new)
+
+    async def _release(self) -> None:
+        """What only a former plan has may go when its last calls have ended."""
+        await self._answering.settled()
+        async with self._changing:
+            self._deployed.release()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._deployed.sweep()
+            await asyncio.sleep(SWEEP_S)
+
+    # the end
 
     async def _drain(self) -> None:
         """New calls are refused, running ones may finish; a second signal or the grace ends the wait."""
         self._rooms.gate.drain()
         self._runner.drain()
         self._stop.clear()
-        running = self._answering.running
+        running = self._rooms.gate.in_flight + self._answering.elsewhere
         if running:
-            _say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
+            say(f"\nFinishing {running} running calls; press Ctrl-C again to stop at once.")
         await self._answering.drain(self._stop)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
+        had_terminal = has_terminal()
+
+        def hang_up() -> None:
+            if had_terminal and not has_terminal():  # it was closed: nobody asks for a reload so
+                self._stop.set()
+            else:
+                self._reload()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
 
-    def _state(self) -> State:
-        return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
+    # the parts
+
+    def _slots(self, model: str) -> Sequence[int]:
+        return self._rooms.pipeline.directory.slots(model)  # of the directory that holds now
+
+    def _who_answers(self, config: Config, sockets: Path) -> Answering:
+        if config.server.workers == 1:
+            return Alone(config, self._rooms, self._status, self._reload_for_operator, self._runner.wake)
+        return Crew(
+            config,
+            self._desk,
+            self._status,
+            self._reload_for_operator,
+            routes=lambda: self._deployed.routes,
+            sockets=sockets,
+            wake=self._runner.wake,
+            emit=self._log.emit,
+        )
 
     def _note(self, event: EngineEvent) -> None:
         """What happens to the children, for the log; a ready one is no news at the first start."""
@@ -165,34 +269,3 @@ class Box:
         host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
-
-
-@contextlib.contextmanager
-def _sockets_folder() -> Iterator[Path]:
-    """A private folder for the engines' sockets; short, since a socket's path has at most 107 bytes."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    for stale in base.glob("scibox-*-*"):  # of a service that was killed
-        pid = stale.name.split("-")[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"scibox-{os.getpid()}-", dir=base))  # mode 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _program() -> str:
-    """How to call this program from the same folder: by name where it is on the PATH, else by its path."""
-    called = Path(sys.argv[0])
-    if called.name != "scibox":
-        return "scibox"
-    on_path = shutil.which("scibox")
-    is_same = on_path is not None and Path(on_path).resolve() == called.resolve()
-    return "scibox" if is_same else os.path.relpath(called)
-
-
-def _say(text: str) -> None:
-    """To the person at the terminal."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

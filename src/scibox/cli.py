@@ -77,7 +77,8 @@ def _serve(options: argparse.Namespace) -> int:
     from scibox import app
 
     flags = {"server.host": options.host, "server.port": options.port}
-    return app.serve(_config(options, {k: v for k, v in flags.items() if v is not None}))
+    given = {k: v for k, v in flags.items() if v is not None}
+    return app.serve(lambda: _config(options, given))
 
 
 def _pull(options: argparse.Namespace) -> int:

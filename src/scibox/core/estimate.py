@@ -52,7 +52,7 @@ class Pace:
 
 
 class _Walker:
-    """An owner's calls in the order of its turns, while a walk picks them; then those that will probably come."""
+    """An owner's calls in the order of its turns, while a walk picks them; then those that will come."""
 
     __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "lines", "rank")
 

@@ -77,6 +77,8 @@ class Supervisor:
         self.command = command
         self.socket = socket
         self.restarts = 0
+        self.since = time.time()  # Unix seconds, of the state
+        self.words = ""  # for the operator: why it is in this state, and what to do
         self._report = report
         self._ready_timeout_s = ready_timeout_s
         self._state: State = "stopped"
@@ -209,6 +211,7 @@ class Supervisor:
 
     def _enter(self, state: State, detail: str = "") -> None:
         self._state = state
+        self.since, self.words = time.time(), _advice(self.name, state, detail)
         if state in ("ready", "failed", "stopped"):
             self._settled.set()
         self._report(EngineEvent(self.name, state, self.pid, self.restarts, detail))
@@ -225,6 +228,18 @@ class Supervisor:
         )
         last = "".join(f"\n    {line}" for line in lines[-8:]) or " nothing"
         return f"The {self._called} {end}. It printed last:{last}"
+
+
+def _advice(name: str, state: State, detail: str) -> str:
+    match state:
+        case "starting":
+            return f"The engine {name} loads its weights; it answers when that is done."
+        case "restarting":
+            return f"{detail}\nIt is started again by itself; if it goes on ending, what it printed says why."
+        case "failed":
+            return f"{detail}\nMend that, then reload the configuration or restart the service."
+        case _:
+            return detail
 
 
 def _describe(code: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +16,27 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
+from scibox.service.status import Status
 from scibox.wire import errors
 from scibox.wire.document import openapi
 from scibox.wire.face import Face
 from scibox.wire.faces import FACES
 
 from . import paths
+from .admin import AdminRoutes, operator_only
 from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
 from .files import FileRoutes
 from .front import Front
-from .info import Info, State
+from .info import Info
 from .request import ClientGone
 from .respond import error_headers, request_id
+from .running import Reload, RunningRoutes
 from .splitting import Splitting
 
 STATIC = Path(__file__).parent / "static" / "swagger"
@@ -45,15 +49,16 @@ _POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What the door needs to know. `state` says whether every engine is ready; `ending` ends all calls."""
+    """What the door needs to know. `ending` ends all calls; `reload` takes over a changed configuration."""
 
     pipeline: Pipeline
     files: Files
     batches: Batches
+    admin: Admin
     emit: Emit
-    state: Callable[[], State]
+    status: Status
+    reload: Reload
     ending: asyncio.Event
-    version: str
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
@@ -87,12 +92,12 @@ def build(door: Door) -> Front:
         },
     )
     app.router.redirect_slashes = False
-    return Front(app, routes, Cors(door.cors_origins))
+    return Front(app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving)
 
 
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
-    info = Info(door.pipeline, door.state, door.version)
+    info = Info(door.pipeline, door.status)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(path: str, face: Face) -> Calls:
@@ -120,12 +125,17 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/key", info.key),
         Route("/queue", info.queue),
         Route("/health", info.health),
+        Route("/ready", info.ready),
+        *operator_only(
+            door.pipeline,
+            [*AdminRoutes(door.admin).lines(), *RunningRoutes(door.status, door.reload).lines()],
+        ),
     ]
 
 
 def _pages(door: Door) -> list[BaseRoute]:
     """Swagger UI at `/` and the document that it shows."""
-    document = openapi.render(door.version)
+    document = openapi.render(door.status.version)
     index = (STATIC / "index.html").read_bytes()
     security = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
 

@@ -17,7 +17,7 @@ from scibox.core.names import nearest
 _PREFIX = re.compile(r"(?:/+v1(?=/|$))*/*")
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ORDER = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_OWN_PREFIX = frozenset({"/", "/health", "/openapi.json", "/tokenize", "/detokenize", "/v2/rerank"})
+_OWN_PREFIX = frozenset({"/", "/health", "/ready", "/openapi.json", "/tokenize", "/detokenize", "/v2/rerank"})
 
 
 def plain(path: str) -> str:
@@ -28,7 +28,7 @@ def plain(path: str) -> str:
 def shown(route: Route) -> str:
     """A route's path as the documents have it."""
     path = _PARAMETER.sub(r"{\1}", route.path)
-    return path if path in _OWN_PREFIX else f"/v1{path}"
+    return path if path in _OWN_PREFIX or path.startswith("/admin/") else f"/v1{path}"
 
 
 def methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 
 from scibox.core.errors import OperatorError
 
-from .protocol import Patience, Protocol, Settings, sweep
+from .protocol import Patience, Protocol, Settings, Sweep
 
 BACKLOG = 2048
 
@@ -69,7 +70,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, private: Path | None) -> None:
         super().__init__(settings)
-        self._own = settings
+        self._settings = settings
+        self._sweep = Sweep()
         self._private = private
         self.ready = asyncio.Event()  # set when connections are served
 
@@ -87,10 +89,10 @@ class Server(uvicorn.Server):
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio does on its own
         with contextlib.suppress(OSError):  # the client has left, or what it said is no TLS
-            await loop.connect_accepted_socket(self._protocol, connection, ssl=self._own.ssl)
+            await loop.connect_accepted_socket(self._protocol, connection, ssl=self._settings.ssl)
 
     def _protocol(self) -> asyncio.Protocol:
-        return Protocol(self._own, self.server_state, self.lifespan.state)
+        return Protocol(self._settings, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,8 +102,17 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; in every tenth, connections that have been slow for too long are closed."""
         if counter % 10 == 0:
-            sweep(self.server_state.connections)
+            self._sweep(self.server_state.connections)
         return await super().on_tick(counter)
+
+    def reload(self, listen: Listen) -> None:
+        """Take over what may change while connections are open, or `CannotListen` and nothing."""
+        check(listen)
+        if listen.tls_certificate is not None and listen.tls_key is not None:
+            assert self._settings.ssl is not None, "TLS is not switched on or off by a reload"
+            # New connections are greeted with it; those that are open keep theirs.
+            self._settings.ssl.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        self._settings.patience = listen.patience
 
     @property
     def has_started(self) -> bool:
@@ -126,6 +137,20 @@ def server(app: ASGIApp, listen: Listen) -> Server:
         ),
         listen.private,
     )
+
+
+def check(listen: Listen) -> None:
+    """Whether the certificate can be used, or `CannotListen`."""
+    certificate, key = listen.tls_certificate, listen.tls_key
+    if certificate is None or key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise CannotListen(
+            f"{certificate} and {key} cannot be used ({error.strerror or error}): they must be a certificate "
+            "and its key, both in PEM."
+        ) from error
 
 
 async def stop(running: Server, task: asyncio.Task[None]) -> None:

@@ -10,11 +10,13 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
-from scibox.wire.info import Health, KeyInfo, Model, ModelList
+from scibox.wire.info import Health, KeyInfo, Model, ModelList, Readiness
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
+from . import admin as openapi_admin
 from . import faces as openapi_faces
+from . import running as openapi_running
 from . import stored as openapi_stored
 
 CHAT_EXAMPLE = {
@@ -130,11 +132,14 @@ _TYPES = [
     Model,
     KeyInfo,
     Health,
+    Readiness,
     TokenizeRequest,
     Tokens,
     DetokenizeRequest,
     Text,
     *openapi_stored.TYPES,
+    *openapi_admin.TYPES,
+    *openapi_running.TYPES,
     Error,
     *openapi_faces.TYPES,
 ]
@@ -172,6 +177,7 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
                 "description": "Many calls in the background, when nobody else needs the models.",
             },
             {"name": "Service", "description": "Free of charge, never limited."},
+            {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
         "paths": _paths(),
         "components": {
@@ -245,10 +251,13 @@ def _paths() -> dict[str, Any]:
             )
         },
         **openapi_stored.paths(_get, _errors),
+        **openapi_admin.paths(_get),
+        **openapi_running.paths(_get),
         "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
+        "/ready": {"get": _ready()},
     }
 
 
@@ -263,6 +272,11 @@ _ERRORS = {
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
 }
+_ALL_ERRORS = {
+    **_ERRORS,
+    "403": "This key may not do that; the message says who may.",
+    "409": "It contradicts what is there; the message says what, and how to go on.",
+}
 
 
 def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> dict[str, Any]:
@@ -273,6 +287,13 @@ def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> d
         "summary": summary,
         "responses": {"200": _body(summary, answer), **_errors(*codes)},
     }
+
+
+def _ready() -> dict[str, Any]:
+    summary = "Whether a call with a good key would be answered now."
+    operation = {**_get("getReady", "Service", "Readiness", summary), "security": []}
+    operation["responses"] |= {"503": _body("It would not; the reasons say why.", "Readiness")}
+    return operation
 
 
 def _post(
@@ -297,4 +318,4 @@ def _body(description: str, name: str) -> dict[str, Any]:
 
 
 def _errors(*codes: str) -> dict[str, Any]:
-    return {code: _body(_ERRORS[code], "Error") for code in codes}
+    return {code: _body(_ALL_ERRORS[code], "Error") for code in codes}
