@@ -37,6 +37,7 @@ class Status:
     """Asks the parts when it is asked.
 
     `parts` tell at once how they are; `slow_parts` may have to ask the disk, so they do it in a thread.
+    `elsewhere` counts the calls that run in other processes.
     """
 
     def __init__(
@@ -47,9 +48,12 @@ class Status:
         *,
         parts: Sequence[Part] = (),
         slow_parts: Sequence[Part] = (),
+        elsewhere: Callable[[], int] = int,
     ) -> None:
+        self.models = models
+        self.is_leaving = False  # clients are to come again to another process of the service
         self._gate = gate
-        self._models = models
+        self._elsewhere = elsewhere
         self._parts = (models.conditions, *parts)
         self._slow_parts = slow_parts
         self._began_at = time.monotonic()
@@ -58,7 +62,7 @@ class Status:
     @property
     def state(self) -> State:
         """Whether everything is loaded."""
-        return "ok" if self._models.is_ready else "starting"
+        return "ok" if self.models.is_ready else "starting"
 
     @property
     def is_draining(self) -> bool:
@@ -70,7 +74,7 @@ class Status:
         found = []
         if self.is_draining:
             found.append("The service is stopping.")
-        if not self._models.answering():
+        if not self.models.answering():
             found.append(
                 "No model can answer now: the engines are starting or broken, or no upstream can be reached."
             )
@@ -82,15 +86,15 @@ class Status:
         slow = await asyncio.gather(*(self._slowly(part) for part in self._slow_parts))
         broken = [one for one in [*conditions, *(one for found in slow for one in found)] if not one.is_ok]
         hurdles = self.hurdles()
-        answering = self._models.answering()
+        answering = self.models.answering()
         return wire.Status(
             status="not_ready" if hurdles else "degraded" if broken else "ok",
             hurdles=hurdles,
             broken=[wire.Broken(one.part, one.words, wire.iso(one.since)) for one in broken],
             version=self.version,
             uptime_s=round(time.monotonic() - self._began_at, 1),
-            calls_in_flight=self._gate.in_flight,
-            models=[wire.ModelStatus(name, name in answering) for name in self._models.names()],
+            calls_in_flight=self._gate.in_flight + self._elsewhere(),
+            models=[wire.ModelStatus(name, name in answering) for name in self.models.names()],
         )
 
     async def _slowly(self, part: Part) -> list[Condition]:
