@@ -64,15 +64,17 @@ class Box:
         self._aside: set[asyncio.Task[Any]] = set()  # reloads and what follows them; Any: of any result
         self._desk = rooms.local_desk(config, self._slots)
         self._rooms = rooms.Rooms(config, self._desk, store, self._log.emit)
+        self._runner = Runner(self._rooms.tools)
         self._deployed = Deployed(sockets, self._note)
         self._status = Status(
             self._rooms.gate,
             self._deployed,
             __version__,
+            parts=(self._rooms.conditions, self._runner.conditions),
             slow_parts=(lambda: [space(config.data)],),
             elsewhere=lambda: self._answering.elsewhere,
+            load=self._desk.load,
         )
-        self._runner = Runner(self._rooms.tools)
         self._deployed.begin(first)
         self._adopt(config, first)
         self._answering = self._who_answers(config, sockets)
@@ -126,7 +128,7 @@ class Box:
         secret = admin.ensure_operator(self._store, time.time())
         self._rooms.ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
-        say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+        say(banner.greeting(__version__, self._config.server.url, str(self._config.data), secret))
 
     async def _start(self, began_at: float) -> None:
         """Start the children and wait until calls can be answered, or until the service is to stop."""
@@ -134,7 +136,7 @@ class Box:
             if await first_of(self._stop.wait(), self._ready()) == 0:
                 return
         seconds = time.monotonic() - began_at
-        say(banner.ready(self._url, self._secret, self._config.models, seconds, program()))
+        say(banner.ready(self._config.server.url, self._secret, self._config.models, seconds, program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(self._deployed.ready(self._deployed.plan), self._answering.ready())
@@ -262,10 +264,3 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
-
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"

@@ -1,4 +1,4 @@
-"""The command line: serve, pull, models, keys, check. Imports late, so that `--help` is quick."""
+"""The command line: serve, pull, models, keys, check, status. Imports late, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", parents=[common], help="check the configuration")
     check.set_defaults(run=_check)
+
+    status = commands.add_parser("status", parents=[common], help="say how the running service is")
+    status.add_argument("--key", help="an operator's key (default: $SCIBOX_KEY)")
+    status.set_defaults(run=_status)
 
     keys = commands.add_parser("keys", help="create, list and revoke API keys")
     actions = keys.add_subparsers(required=True, metavar="ACTION")
@@ -121,6 +125,18 @@ def _check(options: argparse.Namespace) -> int:
     names = ", ".join(model.name for model in config.models)
     print(f"The configuration is right ({where}): {len(config.models)} models: {names}.")
     return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from scibox import report
+
+    config = _config(options)
+    secret = options.key or os.environ.get("SCIBOX_KEY") or os.environ.get("SCIBOX_API_KEY")
+    if not secret:
+        return _fail("Which key? Give an operator's with --key, or in SCIBOX_KEY.", status=2)
+    status = report.ask(report.address(config, os.environ), secret)
+    print(report.render(status))
+    return 0 if status.status == "ok" else 1
 
 
 def _create_key(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scibox.config import Config
 from scibox.core.admission import Desk
+from scibox.core.conditions import Condition
 from scibox.core.events import Emit, Notice
 from scibox.core.limits import Windows
 from scibox.core.sharing import part_of
@@ -110,10 +111,19 @@ class Rooms:
             )
         )
 
+    def conditions(self) -> list[Condition]:
+        """How the parts are that each process has."""
+        trouble, waiting = self._journal.trouble, self._journal.waiting
+        if trouble is None:
+            return [Condition("journal")]
+        words = f"{trouble} {waiting} records wait in memory, and are written as soon as that is mended."
+        return [Condition("journal", False, words)]
+
     async def drain(self, hurry: asyncio.Event) -> None:
         """New calls are refused, running ones may finish; somebody's hurry or the grace ends the wait."""
         self.gate.drain()
         await first_of(self.gate.idle.wait(), hurry.wait(), within_s=self.config.server.drain_s)
+        self.gate.end()
         self.ending.set()
         await first_of(self.gate.idle.wait(), within_s=LAST_WORDS_S)
 

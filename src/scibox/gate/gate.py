@@ -60,6 +60,7 @@ class Gate:
         self._owner = owner
         self._estimates = Estimates()
         self.is_draining = False
+        self.is_ending = False
         self._open: dict[str, set[Ticket]] = {}  # by key id
 
     def configure(self, patience_s: float, background_calls: int) -> None:
@@ -99,6 +100,10 @@ class Gate:
     def drain(self) -> None:
         """Refuse new calls from now on; running ones go on."""
         self.is_draining = True
+
+    def end(self) -> None:
+        """The calls that still run are to be ended now."""
+        self.is_ending = True
 
     async def watch(self) -> None:
         """End the calls of keys that are not valid any more, for ever."""

@@ -92,7 +92,9 @@ def build(door: Door) -> Front:
         },
     )
     app.router.redirect_slashes = False
-    return Front(app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving)
+    return Front(
+        app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving
+    )
 
 
 def api(door: Door) -> list[BaseRoute]:
