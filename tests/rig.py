@@ -33,6 +33,7 @@ from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.work import Tools
+from scibox.store.keys import Known
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
@@ -146,7 +147,7 @@ async def rig(
                 Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
             )
             events: list[Event] = []
-            ring = KeyRing(KEYS)
+            ring = KeyRing(Known(KEYS))
             gate = Gate(ring, events.append, time.monotonic, time.time)
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
