@@ -198,6 +198,10 @@ class Config:
     shared: Shared = field(default_factory=Shared)
     models: tuple[Model, ...] = ()
 
+    def place(self, tables: str) -> str:
+        """Where a set of tables is, for `store.sql.Sql`: the shared database, or a file in `data`."""
+        return self.shared.database_url or f"sqlite://{self.data.absolute()}/{tables}.db"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
