@@ -25,6 +25,7 @@ from scibox.http.protocol import Patience
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
@@ -33,6 +34,7 @@ from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.work import Tools
+from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
@@ -44,11 +46,13 @@ LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
+OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
 def key(name: str, owner: str = "team", **more: object) -> Key:
-    return Key(f"key_{name}", owner, name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+    whole = {"role": "member", "last_four": "abcd", "created_at": 1_700_000_000.0, **more}
+    return Key(f"key_{name}", owner, name, **whole)  # type: ignore[arg-type]
 
 
 KEYS = {
@@ -57,6 +61,7 @@ KEYS = {
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
     secret.digest(STRANGER): key("stranger", owner="others"),
+    secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
 
 
@@ -181,11 +186,15 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
+            store = KeyStore((data or folder) / "keys.db")
+            for digest, known in KEYS.items():
+                store.add(known, digest)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
+                admin=Admin(store, tools.disk, now),
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -218,3 +227,4 @@ async def rig(
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                store.close()

@@ -95,6 +95,7 @@ class Box:
             pipeline=self._tools.pipeline,
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
+            admin=admin.Admin(self._store, self._tools.disk, time.time),
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
@@ -25,6 +26,7 @@ from scibox.wire.face import Face
 from scibox.wire.faces import FACES
 
 from . import paths
+from .admin import AdminRoutes, operator_only
 from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
@@ -50,6 +52,7 @@ class Door:
     pipeline: Pipeline
     files: Files
     batches: Batches
+    admin: Admin
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -118,6 +121,7 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
         Route("/health", info.health),
+        *operator_only(door.pipeline, [*AdminRoutes(door.admin).lines()]),
     ]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import secrets as randomness
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from scibox.core import secret as secrets
+from scibox.core.errors import NotFound
 from scibox.core.types import Key, Role
 from scibox.store.keys import KeyStore
+from scibox.wire.admin.keys import KeyQuery, state
+
+from .disk import Disk
 
 DAY_S = 86400.0
 
@@ -45,3 +49,28 @@ def ensure_operator(store: KeyStore, now: float) -> str | None:
         return None
     _, secret = create_key(store, owner="operator", name="first start", role="operator", now=now)
     return secret
+
+
+class Admin:
+    """The use cases of `/admin/v1`; `now` is Unix time in seconds."""
+
+    def __init__(self, store: KeyStore, disk: Disk, now: Callable[[], float]) -> None:
+        self._store = store
+        self._disk = disk
+        self.now = now
+
+    async def keys(self, query: KeyQuery) -> tuple[list[Key], bool]:
+        """A page of keys, and whether more follow."""
+        keys = await self._disk.run(self._store.all)
+        now = self.now()
+        if not query.page.is_ascending:
+            keys.reverse()
+        if query.page.after is not None:
+            at = next((i for i, key in enumerate(keys) if key.key_id == query.page.after), None)
+            if at is None:
+                raise NotFound(f"There is no key '{query.page.after[:100]}'.", param="after")
+            keys = keys[at + 1 :]
+        found = [
+            key for key in keys if query.owner in {None, key.owner} and query.state in {None, state(key, now)}
+        ]
+        return found[: query.page.limit], len(found) > query.page.limit
