@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 from scibox.core import secret as secrets
 from scibox.core.errors import NotFound
+from scibox.core.keys import state
 from scibox.core.types import Key, Role
 from scibox.store.keys import KeyStore
-from scibox.wire.admin.keys import KeyQuery, state
+from scibox.wire.admin.keys import KeyQuery
 
 from .disk import Disk
 

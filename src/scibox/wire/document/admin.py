@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from scibox.wire.admin.keys import LISTED, MOST_LISTED, AdminKey, AdminKeyList, KeyState
+from scibox.core.keys import KeyState
+from scibox.wire.admin.keys import LISTED, MOST_LISTED, AdminKey, AdminKeyList
 
 from .stored import Get, page, query
 
