@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 
@@ -60,7 +61,7 @@ def test_the_same_keys_come_out_of_every_spreadsheet(text: str, encoding: str, s
 
 
 def test_places_are_numbered_as_editors_do() -> None:
-    raw = 'owner,note\nx,"two\nlines"\n\ny,\n'.encode()
+    raw = b'owner,note\nx,"two\nlines"\n\ny,\n'
 
     assert [where for where, _ in table.parse(raw, NOW).drafts] == ["line 2", "line 5"]
 
@@ -119,7 +120,7 @@ def test_what_is_no_table_of_keys_is_said(raw: str | bytes, words: str) -> None:
 
 
 def test_limits_may_stand_in_columns_of_their_own() -> None:
-    raw = "owner;limits;tokens_per_day\nx;calls_per_minute=5;100 000\n".encode()
+    raw = b"owner;limits;tokens_per_day\nx;calls_per_minute=5;100 000\n"
 
     assert drafts(raw)[0].limits == Limits(calls_per_minute=5, tokens_per_day=100_000)
 
@@ -136,7 +137,5 @@ def test_what_is_handed_out_opens_in_the_same_program() -> None:
 
 @given(st.binary(max_size=300) | st.text(max_size=100).map(lambda text: ("owner,days\n" + text).encode()))
 def test_no_bytes_bring_anything_but_keys_or_a_sentence(raw: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidRequest):
         assert table.parse(raw, NOW).drafts
-    except InvalidRequest as error:
-        assert error.message
