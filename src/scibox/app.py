@@ -155,7 +155,7 @@ class Box:
         secret = admin.ensure_operator(self._store, time.time())
         self._ring.replace(self._store.by_digest())  # before its secret is shown
         self._secret = secret
-        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+        _say(banner.greeting(__version__, self._config.server.url, str(self._config.data), secret))
 
     async def _start_engines(self, started_at: float) -> None:
         """Start the children and wait until they can answer, or until the service is to stop."""
@@ -163,11 +163,9 @@ class Box:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
-        )
+        took_s = time.monotonic() - started_at
+        url = self._config.server.url
+        _say(banner.ready(url, self._secret, self._config.models, took_s, _program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
@@ -225,13 +223,6 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
-
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
 
 
 def _listen(config: Config) -> server.Listen:

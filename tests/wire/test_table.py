@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scibox.core.errors import InvalidRequest
-from scibox.core.keys import Draft
+from scibox.core.keys import Draft, Shown
 from scibox.core.types import Key, Limits
 from scibox.wire.admin import table
 from scibox.wire.admin.table import Style
@@ -128,7 +128,7 @@ def test_limits_may_stand_in_columns_of_their_own() -> None:
 def test_what_is_handed_out_opens_in_the_same_program() -> None:
     key = Key("key_1", "физфак", "a;b", "member", "abcd", 1.0)
 
-    handed = table.render([(key, "sk-1")], "http://h/v1", Style(";", has_bom=True))
+    handed = table.render([Shown(key, secret="sk-1")], "http://h/v1", Style(";", has_bom=True))
 
     assert handed.startswith(b"\xef\xbb\xbfowner;name;key_id;secret;base_url\r\n")
     [_, row] = csv.reader(io.StringIO(handed.decode("utf-8-sig")), delimiter=";")

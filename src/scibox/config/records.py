@@ -55,6 +55,13 @@ class Server:
     workers: Workers = 1
     cors_origins: tuple[str, ...] = ("*",)
 
+    @property
+    def url(self) -> str:
+        """Where a program on this machine finds the service."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:

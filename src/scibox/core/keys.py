@@ -54,6 +54,16 @@ class OwnerChange:
     limits: Mapping[str, int | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A key as operators see it: when it was used last, and the secret where that was made just now."""
+
+    key: Key
+    used_at: float | None = None
+    secret: str | None = None
+    old_until: float | None = None  # after a rotation: how long the secret before works
+
+
 def change_key(key: Key, change: KeyChange) -> Key:
     """The key after a change."""
     given = _given(change)

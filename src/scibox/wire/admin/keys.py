@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from scibox.core.errors import InvalidRequest
 from scibox.core.files import Page
-from scibox.core.keys import Draft, KeyChange, KeyState, check_name, state
-from scibox.core.types import Key, Limits, Role
-from scibox.wire.body import Strict
+from scibox.core.keys import Draft, KeyChange, KeyState, Shown, check_name, state
+from scibox.core.types import Limits, Role
+from scibox.wire.body import Strict, refuse_unknown
 from scibox.wire.stored import pages
 
 from .body import Problems, read
@@ -109,7 +109,7 @@ class RevokeRequest(Strict, frozen=True):
 
 
 class AdminKey(Struct):
-    """A key as operators see it; `models` null: every model. `secret` only where it was made just now."""
+    """A key; `models` null: every model. `secret` and `old_secret_until` only where it was made just now."""
 
     id: str
     owner: str
@@ -123,7 +123,9 @@ class AdminKey(Struct):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    last_used_at: int | None
     secret: str | UnsetType = UNSET
+    old_secret_until: int | UnsetType = UNSET
     object: Literal["admin.key"] = "admin.key"
 
 
@@ -138,10 +140,10 @@ class AdminKeyList(Struct):
 
 
 class BulkMade(Struct):
-    """The keys that were made, in the order of the request; `skipped` of its lines were there before."""
+    """The keys that were made, in the order asked; `skipped`: the places of those that were there before."""
 
     data: list[AdminKey]
-    skipped: list[int]
+    skipped: list[str]
     object: Literal["list"] = "list"
 
 
@@ -188,6 +190,15 @@ def parse_bulk(raw: bytes, now: float) -> tuple[list[tuple[str, Draft]], bool]:
     return drafts, asked.again
 
 
+def parse_again(query: Mapping[str, str]) -> bool:
+    """Whether the keys of a table are to be made also where they are there already."""
+    refuse_unknown(query, {"again"})
+    said = query.get("again", "false")
+    if said not in {"true", "false"}:
+        raise InvalidRequest("'again' must be true or false.", param="again")
+    return said == "true"
+
+
 def parse_change(raw: bytes, now: float) -> tuple[KeyChange, bool]:
     """What is to change, and whether also the last operator's key."""
     asked = read(raw, _change, KeyChangeRequest)
@@ -230,8 +241,9 @@ def draft(asked: NewKeyRequest, now: float) -> Draft:
     )
 
 
-def shape(key: Key, now: float, secret: str | UnsetType = UNSET) -> AdminKey:
+def shape(shown: Shown, now: float) -> AdminKey:
     """A key as it is told at `now` (Unix seconds)."""
+    key = shown.key
     return AdminKey(
         id=key.key_id,
         owner=key.owner,
@@ -243,29 +255,35 @@ def shape(key: Key, now: float, secret: str | UnsetType = UNSET) -> AdminKey:
         models=None if key.models is None else sorted(key.models),
         limits=shape_limits(key.limits),
         created_at=int(key.created_at),
-        expires_at=None if key.expires_at is None else int(key.expires_at),
-        revoked_at=None if key.revoked_at is None else int(key.revoked_at),
-        secret=secret,
+        expires_at=_whole(key.expires_at),
+        revoked_at=_whole(key.revoked_at),
+        last_used_at=_whole(shown.used_at),
+        secret=UNSET if shown.secret is None else shown.secret,
+        old_secret_until=UNSET if shown.old_until is None else int(shown.old_until),
     )
 
 
-def render(key: Key, now: float, secret: str | UnsetType = UNSET) -> bytes:
-    """One key, with its secret where it was made just now."""
-    return msgspec.json.encode(shape(key, now, secret))
+def render(shown: Shown, now: float) -> bytes:
+    """One key."""
+    return msgspec.json.encode(shape(shown, now))
 
 
-def render_bulk(made: Iterable[tuple[Key, str]], skipped: Iterable[int], now: float) -> bytes:
+def render_bulk(made: Iterable[Shown], skipped: Iterable[str], now: float) -> bytes:
     """The keys that were made and their secrets."""
-    return msgspec.json.encode(BulkMade([shape(key, now, secret) for key, secret in made], list(skipped)))
+    return msgspec.json.encode(BulkMade([shape(shown, now) for shown in made], list(skipped)))
 
 
-def render_list(keys: Sequence[Key], has_more: bool, now: float) -> bytes:
+def render_list(keys: Sequence[Shown], has_more: bool, now: float) -> bytes:
     """A page of keys."""
-    ids = [key.key_id for key in keys]
-    shapes = [shape(key, now) for key in keys]
+    ids = [shown.key.key_id for shown in keys]
+    shapes = [shape(shown, now) for shown in keys]
     return msgspec.json.encode(
         AdminKeyList(shapes, ids[0] if ids else None, ids[-1] if ids else None, has_more)
     )
+
+
+def _whole(at: float | None) -> int | None:
+    return None if at is None else int(at)
 
 
 def _expiry(

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import msgspec
 
 from scibox.core.errors import InvalidRequest
-from scibox.core.keys import Draft
+from scibox.core.keys import Draft, Shown
 from scibox.core.names import nearest
-from scibox.core.types import Key
 from scibox.wire import body
 
 from .body import Problems
@@ -79,12 +78,14 @@ def parse(raw: bytes, now: float) -> Table:
     return Table(tuple(drafts), style)
 
 
-def render(made: Iterable[tuple[Key, str]], base_url: str, style: Style) -> bytes:
+def render(made: Iterable[Shown], base_url: str, style: Style) -> bytes:
     """The table that is handed out: who gets which secret, and where to use it."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=style.delimiter)
     writer.writerow(HANDED_OUT)
-    writer.writerows((key.owner, key.name, key.key_id, secret, base_url) for key, secret in made)
+    for shown in made:
+        key = shown.key
+        writer.writerow((key.owner, key.name, key.key_id, shown.secret, base_url))
     return stream.getvalue().encode("utf-8-sig" if style.has_bom else "utf-8")
 
 
