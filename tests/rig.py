@@ -31,10 +31,13 @@ from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
 from scibox.service.lanes import Lanes, Pace
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
 from scibox.service.work import Tools
-from scibox.store.keys import KeyStore
+from scibox.store.keys import KeyStore, Known
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
@@ -45,6 +48,7 @@ SECRET = secret.compose([7] * secret.RANDOM_CHARS)
 LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+COLLEAGUE = secret.compose([13] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
 OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
@@ -60,6 +64,7 @@ KEYS = {
     secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+    secret.digest(COLLEAGUE): key("colleague"),
     secret.digest(STRANGER): key("stranger", owner="others"),
     secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
@@ -96,6 +101,20 @@ def socket_folder() -> Iterator[Path]:
     """A folder with a short path: a Unix socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="scibox-test-") as folder:
         yield Path(folder)
+
+
+def office_of(
+    pipeline: Pipeline, ring: KeyRing, folder: Path, now: Callable[[], float]
+) -> tuple[Office, KeyStore]:
+    """The operator's use cases, on a store that has `KEYS`."""
+    store = KeyStore(f"sqlite://{folder}/keys.db")
+    store.add((known, digest) for digest, known in KEYS.items())
+
+    async def refresh() -> None:
+        ring.replace(store.load()[1])
+
+    revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
+    return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +170,7 @@ async def rig(
                 Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
             )
             events: list[Event] = []
-            ring = KeyRing(KEYS)
+            ring = KeyRing(Known(KEYS))
             gate = Gate(ring, events.append, time.monotonic, time.time)
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
@@ -186,15 +205,13 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
-            store = KeyStore((data or folder) / "keys.db")
-            for digest, known in KEYS.items():
-                store.add(known, digest)
+            office, store = office_of(tools.pipeline, ring, data or folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
-                admin=Admin(store, tools.disk, now),
+                office=office,
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -227,4 +244,5 @@ async def rig(
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                office.close()
                 store.close()

@@ -41,6 +41,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "POST /tokenize": TokenizeRequest,
     "POST /detokenize": DetokenizeRequest,
     "POST /v1/batches": BatchRequest,
+    "POST /v1/key/rotate": RotateRequest,
     "POST /admin/v1/owners": NewOwnerRequest,
     "POST /admin/v1/owners/{name}": OwnerChangeRequest,
     "POST /admin/v1/keys": NewKeyRequest,

@@ -14,7 +14,12 @@ from scibox.http import paths
 
 # Who asks, and whether an object of SECRET's owner is there for them. An operator is bound too: what callers
 # store is nobody's business but theirs.
-ROLES = {"own": (SECRET, True), "same owner": (COLLEAGUE, True), "other": (STRANGER, False), "operator": (OPERATOR, False)}
+ROLES = {
+    "own": (SECRET, True),
+    "same owner": (COLLEAGUE, True),
+    "other": (STRANGER, False),
+    "operator": (OPERATOR, False),
+}
 FILE, BATCH = "/v1/files/{file_id}", "/v1/batches/{batch_id}"
 # Every way to ask for one object; what destroys comes last.
 WAYS = [

@@ -232,9 +232,20 @@ def _rotate(options: argparse.Namespace) -> int:
 
 def _revoke(options: argparse.Namespace) -> int:
     with parts.office(options) as admin:
-        for key in admin.revoke_many(_named(options, admin), options.force):
-            print(f"{key.key_id} of {key.owner} is revoked.")
-    return 0
+        key_ids = _named(options, admin)
+        outcome = admin.revoke_many(key_ids, options.force)
+    for key in outcome.keys:
+        print(f"{key.key_id} of {key.owner} is revoked.")
+    if outcome.waits_for is not None:
+        print(
+            f"The database does not work now ({outcome.waits_for}). The service of this data folder refuses "
+            f"{', '.join(key_ids)} from now on all the same, and tells the database when it is back."
+        )
+        return 0
+    missing = set(key_ids) - {key.key_id for key in outcome.keys}
+    return max(
+        (parts.fail(f"There is no key '{one}'; see: scibox keys list") for one in sorted(missing)), default=0
+    )
 
 
 def _enable(options: argparse.Namespace) -> int:
@@ -253,10 +264,7 @@ def _named(options: argparse.Namespace, admin: Admin) -> list[str]:
         raise OperatorError("Give ids of keys, or an owner with --owner; not both.")
     if options.key_id:
         return list(dict.fromkeys(options.key_id))
-    ids = [key.key_id for key in admin.live_keys(options.owner)]
-    if not ids:
-        raise OperatorError(f"'{options.owner}' has no key that is not revoked; see: scibox keys list")
-    return ids
+    return admin.ids_of(options.owner)
 
 
 def _hand_over(options: argparse.Namespace, made: Shown, words: str) -> int:

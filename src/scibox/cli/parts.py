@@ -53,21 +53,28 @@ def office(options: argparse.Namespace) -> Iterator[Admin]:
     import time
 
     from scibox.service.admin import Admin
+    from scibox.service.revocation import Revocation
     from scibox.store.keys import KeyStore
+    from scibox.store.revoked import Revoked
+    from scibox.store.sql import DatabaseAway
 
     loaded = config(options)
     names = frozenset(model.name for model in loaded.models)
-    with said(), KeyStore(loaded.data / "keys.db") as store:
-        yield Admin(store, lambda: names, time.time)
-
-
-@contextlib.contextmanager
-def said() -> Iterator[None]:
-    """What a caller of the API would be told, told to the person at the terminal."""
     try:
-        yield
+        with KeyStore(loaded.place("keys")) as store:
+            yield Admin(store, Revocation(store, Revoked(loaded.data / "revoked")), lambda: names, time.time)
     except SciBoxError as error:
         raise OperatorError(error.message) from error
+    except DatabaseAway as error:
+        remedy = (
+            "see that its server runs and that shared.database_url leads to it"
+            if loaded.shared.database_url
+            else f"look to the permissions and the disk of {loaded.data}, or name another folder with --data"
+        )
+        raise OperatorError(
+            f"The database of keys does not work now ({error}): {remedy}. Keys that the service knows go on "
+            "working, and scibox keys revoke works all the same."
+        ) from error
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

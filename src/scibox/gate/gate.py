@@ -30,9 +30,13 @@ class Gate:
         self.idle = asyncio.Event()  # set while no call is in flight
         self.idle.set()
 
-    def authenticate(self, secret: str) -> Key:
-        """The key of a secret, or `Unauthorized`."""
-        return self._ring.find(secret, self._now())
+    async def authenticate(self, secret: str) -> Key:
+        """The key of a secret, or `Unauthorized`, or `KeysUnavailable`."""
+        return await self._ring.identify(secret, self._now())
+
+    async def holder(self, secret: str) -> Key:
+        """The key of a secret, also one that opens nothing any more; or an error as of `authenticate`."""
+        return await self._ring.holder(secret, self._now())
 
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now, or `Unauthorized`."""

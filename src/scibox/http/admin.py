@@ -12,8 +12,7 @@ from starlette.routing import BaseRoute, Route
 from scibox.core.errors import Forbidden
 from scibox.core.events import Emit, Notice
 from scibox.core.types import Key
-from scibox.service.admin import Admin
-from scibox.service.disk import Disk
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.wire.admin import keys as wire
 from scibox.wire.admin import owners, table
@@ -37,7 +36,7 @@ def operator_only(pipeline: Pipeline, lines: Iterable[Line]) -> list[BaseRoute]:
 
 def _checked(pipeline: Pipeline, handle: Handle) -> Handle:
     async def answer(request: Request) -> Response:
-        key = pipeline.enter(bearer(request.scope))
+        key = await pipeline.enter(bearer(request.scope))
         if key.role != "operator":
             raise Forbidden(
                 "This is for operators, and your key is a member's; GET /v1/key says what it may do. Whoever "
@@ -50,12 +49,11 @@ def _checked(pipeline: Pipeline, handle: Handle) -> Handle:
 
 
 class AdminRoutes:
-    """Owners and keys. `refresh` makes this process know what has changed, before the answer leaves."""
+    """Owners and keys."""
 
-    def __init__(self, admin: Admin, disk: Disk, refresh: Callable[[], Awaitable[None]], emit: Emit) -> None:
-        self._admin = admin
-        self._disk = disk
-        self._refresh = refresh
+    def __init__(self, office: Office, emit: Emit) -> None:
+        self._office = office
+        self._admin = office.admin
         self._emit = emit
 
     def lines(self) -> list[Line]:
@@ -79,7 +77,7 @@ class AdminRoutes:
     async def list_owners(self, request: Request) -> Response:
         """The owners, newest first."""
         page = owners.parse_list(request.query_params)
-        listed, keys, has_more = await self._disk.run(self._admin.owners, page)
+        listed, keys, has_more = await self._office.ask(self._admin.owners, page)
         return _json(owners.render_list(listed, keys, has_more))
 
     async def create_owner(self, request: Request) -> Response:
@@ -90,7 +88,7 @@ class AdminRoutes:
 
     async def get_owner(self, request: Request) -> Response:
         """One owner."""
-        return _json(owners.render(*await self._disk.run(self._admin.owner, _owner(request))))
+        return _json(owners.render(*await self._office.ask(self._admin.owner, _owner(request))))
 
     async def change_owner(self, request: Request) -> Response:
         """Change an owner's weight, limits or note."""
@@ -109,7 +107,7 @@ class AdminRoutes:
     async def list_keys(self, request: Request) -> Response:
         """The keys, newest first."""
         asked = wire.parse_list(request.query_params)
-        keys, has_more = await self._disk.run(self._admin.keys, asked)
+        keys, has_more = await self._office.ask(self._admin.keys, asked)
         return _json(wire.render_list(keys, has_more, self._admin.now()))
 
     async def create_key(self, request: Request) -> Response:
@@ -123,7 +121,7 @@ class AdminRoutes:
         now = self._admin.now()
         if header(request.scope, b"content-type").partition(";")[0].strip().lower() == "text/csv":
             raw = await read_body(request.scope, request.receive, MOST_BYTES)
-            drafts, again = table.parse(raw, now).drafts, wire.parse_again(request.query_params)
+            drafts, again = [*table.parse(raw, now).drafts], wire.parse_again(request.query_params)
         else:
             drafts, again = wire.parse_bulk(await _body(request), now)
         made = await self._change(
@@ -133,7 +131,7 @@ class AdminRoutes:
 
     async def get_key(self, request: Request) -> Response:
         """One key."""
-        key = await self._disk.run(self._admin.key, _key_id(request))
+        key = await self._office.ask(self._admin.key, _key_id(request))
         return _json(wire.render(key, self._admin.now()))
 
     async def change_key(self, request: Request) -> Response:
@@ -158,9 +156,8 @@ class AdminRoutes:
         return _json(wire.render(key, self._admin.now()))
 
     async def _change(self, request: Request, what: str, work: Callable[..., T], *arguments: object) -> T:
-        """Do it, know of it, and say in the log who did what."""
-        result = await self._disk.run(work, *arguments)
-        await self._refresh()
+        """Do it, and say in the log who did what."""
+        result = await self._office.change(work, *arguments)
         by: Key = request.scope["state"]["operator"]
         self._emit(Notice(f"{by.key_id} of {by.owner} {what}"))
         return result

@@ -16,9 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
-from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.files import Files
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.wire import errors
 from scibox.wire.document import openapi
@@ -33,6 +33,7 @@ from .cors import Cors
 from .files import FileRoutes
 from .front import Front
 from .info import Info, State
+from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .splitting import Splitting
@@ -52,7 +53,7 @@ class Door:
     pipeline: Pipeline
     files: Files
     batches: Batches
-    admin: Admin
+    office: Office
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -60,6 +61,7 @@ class Door:
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
+    may_rotate: bool = False
 
 
 def build(door: Door) -> Front:
@@ -120,8 +122,9 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models", info.models),
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
+        *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
-        *operator_only(door.pipeline, [*AdminRoutes(door.admin).lines()]),
+        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines()]),
     ]
 
 

@@ -43,7 +43,7 @@ class Calls:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            key = self._pipeline.enter(bearer(scope))
+            key = await self._pipeline.enter(bearer(scope))
             body = await read_json(scope, receive, self._max_body_bytes)
             asked = self.face.parse(request_id(scope), body)
         except ClientGone:

@@ -32,17 +32,17 @@ class Info:
 
     async def models(self, request: Request) -> Response:
         """The models of this key."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         return _json(info.render_models(self._pipeline.directory.cards(key)))
 
     async def model(self, request: Request) -> Response:
         """One model; its name may hold slashes."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         return _json(info.render_model(self._pipeline.directory.card(key, request.path_params["name"])))
 
     async def response(self, request: Request) -> Response:
         """One response by its id: none is kept."""
-        self._pipeline.enter(bearer(request.scope))
+        await self._pipeline.enter(bearer(request.scope))
         raise NotFound(
             "Responses are not kept here: keep what POST /v1/responses answered, and send the whole dialogue "
             "in 'input' next time."
@@ -50,12 +50,13 @@ class Info:
 
     async def key(self, request: Request) -> Response:
         """Who am I: the key behind this secret."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         names = [card.name for card in self._pipeline.directory.cards(key)]
-        return _json(info.render_key(key, names, _iso))
+        return _json(info.render_key(key, names, iso))
 
 
-def _iso(at: float) -> str:
+def iso(at: float) -> str:
+    """Unix seconds as RFC 3339, in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""`/v1/key` for the holder of a secret: revoke it, wherever it has turned up; rotate it, where that is allowed."""
+"""`/v1/key` for the holder of a secret: revoke it, wherever it has turned up; renew it, if allowed."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ class KeyRoutes:
         key = await self._pipeline.enter(bearer(request.scope))
         if not self._may_rotate:
             raise Forbidden(
-                "Only operators rotate keys here (the setting gate.holders_rotate is off); ask for a new secret. "
-                "If yours has leaked, revoke it at once: DELETE /v1/key."
+                "Only operators rotate keys here (the setting gate.holders_rotate is off); ask for a new "
+                "secret. If yours has leaked, revoke it at once: DELETE /v1/key."
             )
         overlap_s = wire.parse_rotate(await read_json(request.scope, request.receive, MOST_BYTES))
         made = await self._office.change(self._office.admin.rotate, key.key_id, overlap_s)
         self._emit(Notice(f"{key.key_id} of {key.owner} was rotated by its holder"))
-        return _json(info.render_rotated(made, iso))
+        assert made.secret is not None
+        return _json(info.render_rotated(key.key_id, made.secret, iso(made.old_until or 0.0)))
 
 
 def _json(body: bytes) -> Response:

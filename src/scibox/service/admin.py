@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from scibox.core import secret as secrets
@@ -15,11 +15,14 @@ from scibox.core.errors import Conflict, NotFound
 from scibox.core.files import Page
 from scibox.core.keys import Draft, KeyChange, OwnerChange, Shown, change_key, change_owner, locks_out, state
 from scibox.core.types import Key, Owner, Role
-from scibox.store.keys import KeyStore, NoSuchOwner
+from scibox.store.keys import KeyStore, NoSuchOwner, Plan
+from scibox.store.revoked import is_listable
+from scibox.store.sql import DatabaseAway
 from scibox.wire.admin.body import Problems
 from scibox.wire.admin.keys import KeyQuery
 
 from .making import Labelled, check_models, make, new_secret, plan
+from .revocation import Outcome, Revocation
 
 T = TypeVar("T")
 DAY_S = 86400.0
@@ -37,7 +40,9 @@ def create_key(
 ) -> tuple[Key, str]:
     """A new key and its secret; the secret is nowhere else and cannot be shown again. `now`: Unix seconds."""
     expires_at = None if days is None else now + days * DAY_S
-    key, secret = make(Draft(owner, name, role, expires_at, models and frozenset(models)), now)
+    key, secret = make(
+        Draft(owner, name, role, expires_at, None if models is None else frozenset(models)), now
+    )
     store.add([(key, secrets.digest(secret))])
     return key, secret
 
@@ -57,13 +62,23 @@ class Made:
 
 
 class Admin:
-    """The use cases; `now` is Unix time in seconds, `models` the public names that are served."""
+    """The use cases. `now` is Unix time in seconds, `models` are the public names that are served.
+
+    `remembered`: the keys that are known while the database is away.
+    """
 
     def __init__(
-        self, store: KeyStore, models: Callable[[], Collection[str]], now: Callable[[], float]
+        self,
+        store: KeyStore,
+        revocation: Revocation,
+        models: Callable[[], Collection[str]],
+        now: Callable[[], float],
+        remembered: Callable[[], Iterable[Key]] = tuple,
     ) -> None:
         self._store = store
+        self._revocation = revocation
         self._models = models
+        self._remembered = remembered
         self.now = now
 
     def owners(self, page: Page) -> tuple[list[Owner], Mapping[str, int], bool]:
@@ -108,7 +123,7 @@ class Admin:
 
     def keys(self, query: KeyQuery) -> tuple[list[Shown], bool]:
         """A page of keys, and whether more follow."""
-        now, keys = self.now(), self._store.keys()
+        now, keys = self.now(), self._store.all()
         found = [
             key for key in keys if query.owner in {None, key.owner} and query.state in {None, state(key, now)}
         ]
@@ -118,7 +133,7 @@ class Admin:
 
     def key(self, key_id: str) -> Shown:
         """One key."""
-        keys = self._store.keys()
+        keys = self._store.all()
         found = next((key for key in keys if key.key_id == key_id), None)
         if found is None:
             raise _no_key(key_id)
@@ -142,9 +157,7 @@ class Admin:
         problems.tell()
         made = Made([], ())
 
-        def decide(
-            keys: Iterable[Key], owners: Mapping[str, Owner]
-        ) -> tuple[list[tuple[Key, str]], Iterable[Owner]]:
+        def decide(keys: Iterable[Key], owners: Mapping[str, Owner]) -> Plan:
             nonlocal made
             todo = plan(drafts, keys, owners, now, again=again)
             fresh = [make(draft, now) for draft in todo.drafts]
@@ -175,6 +188,43 @@ class Admin:
         changed = self._store.rotate(key_id, secrets.digest(secret), secret[-4:], old_until)
         return Shown(changed, self._store.uses().get(key_id), secret, old_until)
 
+    def revoke(self, key_id: str, force: bool) -> Shown:
+        """End a key for ever; also while the database is away."""
+        keys = self._known()
+        if key_id not in keys:
+            raise _no_key(key_id)
+        now = self.now()
+        if not force and locks_out(keys.values(), [replace(keys[key_id], revoked_at=now)], now):
+            raise last_operator()
+        outcome = self._revocation.revoke([key_id], now)
+        return Shown(outcome.keys[0] if outcome.keys else replace(keys[key_id], revoked_at=now))
+
+    def revoke_many(self, key_ids: Sequence[str], force: bool) -> Outcome:
+        """The same for several keys: those that there are."""
+        keys, now = self._known(), self.now()
+        ended = [replace(keys[key_id], revoked_at=now) for key_id in key_ids if key_id in keys]
+        if not force and locks_out(keys.values(), ended, now):
+            raise last_operator()
+        return self._revocation.revoke(filter(is_listable, key_ids), now)
+
+    def give_up(self, key: Key) -> None:
+        """End the key of a secret that was presented for that: whoever has it may."""
+        self._revocation.revoke([key.key_id], self.now())
+
+    def ids_of(self, owner: str) -> list[str]:
+        """The keys of an owner that are not revoked."""
+        ids = [key.key_id for key in self._known().values() if key.owner == owner and key.revoked_at is None]
+        if not ids:
+            raise NotFound(f"'{owner[:100]}' has no key that is not revoked; see: scibox keys list")
+        return ids
+
+    def _known(self) -> dict[str, Key]:
+        try:
+            keys: Iterable[Key] = self._store.all()
+        except DatabaseAway:  # to revoke must not wait for it
+            keys = self._remembered()
+        return {key.key_id: key for key in keys}
+
     def _change(self, key_ids: list[str], change: KeyChange, force: bool) -> list[Key]:
         def changed(keys: Mapping[str, Key]) -> list[Key]:
             after = []
@@ -194,7 +244,7 @@ class Admin:
         return Shown(key, self._store.uses().get(key.key_id))
 
     def _counts(self) -> Counter[str]:
-        keys = self._store.keys()
+        keys = self._store.all()
         return Counter(key.owner for key in keys if key.revoked_at is None)
 
 
@@ -208,24 +258,28 @@ def last_operator() -> Conflict:
 
 
 def _stretch(
-    rows: Sequence[T], page: Page, name: Callable[[T], str], missing: Callable[[str], NotFound]
+    rows: Sequence[T], page: Page, name: Callable[[T], str], missing: Callable[[str, str], NotFound]
 ) -> tuple[list[T], bool]:
     """A page of rows that come oldest first, and whether more follow."""
     rows = list(rows if page.is_ascending else reversed(rows))
     if page.after is not None:
         names = [name(row) for row in rows]
         if page.after not in names:
-            raise missing(page.after)
+            raise missing(page.after, "after")
         rows = rows[names.index(page.after) + 1 :]
     return rows[: page.limit], len(rows) > page.limit
 
 
-def _no_key(key_id: str) -> NotFound:
-    return NotFound(f"There is no key '{key_id[:100]}'; see GET /admin/v1/keys (scibox keys list).")
+def _no_key(key_id: str, param: str | None = None) -> NotFound:
+    return NotFound(
+        f"There is no key '{key_id[:100]}'; see GET /admin/v1/keys (scibox keys list).", param=param
+    )
 
 
-def _no_owner(name: str) -> NotFound:
-    return NotFound(f"There is no owner '{name[:100]}'; see GET /admin/v1/owners (scibox owners list).")
+def _no_owner(name: str, param: str | None = None) -> NotFound:
+    return NotFound(
+        f"There is no owner '{name[:100]}'; see GET /admin/v1/owners (scibox owners list).", param=param
+    )
 
 
 def _revoked(key: Key) -> Conflict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from scibox.core.errors import InvalidRequest, ModelNotFound
@@ -30,6 +30,11 @@ class Directory:
     def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str]) -> None:
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
+
+    @property
+    def names(self) -> Collection[str]:
+        """The models' own public names, without aliases: what keys are allowed."""
+        return self._routes.keys()
 
     def cards(self, key: Key) -> list[ModelCard]:
         """What this key may use: models first, then aliases, each as a model of its own with a `root`."""

@@ -1,4 +1,4 @@
-"""Runs the operator's use cases beside the service: off its loop, and known to it before they are answered."""
+"""Runs the operator's use cases in the service: off its loop, and obeyed by it before they are answered."""
 
 from __future__ import annotations
 

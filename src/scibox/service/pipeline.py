@@ -35,9 +35,13 @@ class Pipeline:
         self._vectors = vectors
         self.directory = directory
 
-    def enter(self, secret: str) -> Key:
+    async def enter(self, secret: str) -> Key:
         """Whose secret this is; before a body is read."""
-        return self._gate.authenticate(secret)
+        return await self._gate.authenticate(secret)
+
+    async def holder(self, secret: str) -> Key:
+        """Whose secret this is, also where it opens nothing any more."""
+        return await self._gate.holder(secret)
 
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now."""

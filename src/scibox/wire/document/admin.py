@@ -50,6 +50,14 @@ def paths(get: Get) -> dict[str, Any]:
     return {**_owner_paths(get), **_key_paths(get)}
 
 
+def rotation(get: Get) -> dict[str, Any]:
+    """`POST /v1/key/rotate`: the holder's."""
+    return {
+        **get("rotateOwnKey", "Service", "KeyRotated", "A new secret, where allowed.", *_READ, *_WRITTEN),
+        "requestBody": _body("RotateRequest", ROTATE_EXAMPLE, is_required=False),
+    }
+
+
 def _owner_paths(get: Get) -> dict[str, Any]:
     def owner(operation: str, summary: str, *errors: str, answer: str = "AdminOwner") -> dict[str, Any]:
         return get(operation, TAG, answer, summary, *errors)

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
-from scibox.wire.info import Health, KeyInfo, Model, ModelList
+from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
@@ -130,6 +130,8 @@ _TYPES = [
     ModelList,
     Model,
     KeyInfo,
+    KeyRevoked,
+    KeyRotated,
     Health,
     TokenizeRequest,
     Tokens,
@@ -249,7 +251,15 @@ def _paths() -> dict[str, Any]:
         },
         **openapi_stored.paths(_get, _errors),
         **openapi_admin.paths(_get),
-        "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        "/v1/key": {
+            "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),
+            "delete": _get(
+                *("revokeOwnKey", "Service", "KeyRevoked", "Revoke this secret's key, for ever."),
+                "401",
+                "503",
+            ),
+        },
+        "/v1/key/rotate": {"post": openapi_admin.rotation(_get)},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
