@@ -42,7 +42,9 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
 from scibox.service.work import Pace, Tools
 from scibox.store.keys import KeyStore
@@ -85,9 +87,8 @@ class Box:
         self._log = Log()
         self._stop = asyncio.Event()
         self._client = Client(config.deadlines.connect_s)
-        self._keys = KeyWatch(
-            store, Revoked(config.data / "revoked"), config.data / "keys.snapshot", self._log.emit
-        )
+        revoked = Revoked(config.data / "revoked")
+        self._keys = KeyWatch(store, revoked, config.data / "keys.snapshot", self._log.emit)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -101,10 +102,17 @@ class Box:
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
+        ring, pipeline = self._keys.ring, self._tools.pipeline
+        revocation = Revocation(store, revoked, ring.end)
+        self._office = Office(
+            admin.Admin(store, revocation, lambda: pipeline.directory.names, time.time, ring.keys),
+            self._keys.refresh,
+        )
         self._door = door.Door(
             pipeline=self._tools.pipeline,
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
+            office=self._office,
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -112,6 +120,7 @@ class Box:
             heartbeat_s=config.server.heartbeat_s,
             max_body_bytes=config.server.max_body_bytes,
             cors_origins=config.server.cors_origins,
+            may_rotate=config.gate.holders_rotate,
         )
 
     async def live(self, sock: socket.socket) -> int:
@@ -144,6 +153,7 @@ class Box:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
             await self._keys.stop()
+            self._office.close()
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
@@ -168,7 +178,7 @@ class Box:
         await self._keys.started()
         ring = self._keys.ring
         self._secret = await self._first_secret() if ring.trouble is None else None
-        _say(banner.greeting(__version__, self._url, str(self._config.data), self._secret))
+        _say(banner.greeting(__version__, self._config.server.url, str(self._config.data), self._secret))
         if ring.is_empty:
             _say(banner.no_keys(ring.trouble or "it was away a moment ago"))
 
@@ -197,11 +207,9 @@ class Box:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
-        )
+        took_s = time.monotonic() - started_at
+        url = self._config.server.url
+        _say(banner.ready(url, self._secret, self._config.models, took_s, _program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
@@ -283,13 +291,6 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
-
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
 
 
 def _listen(config: Config) -> server.Listen:

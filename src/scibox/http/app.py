@@ -18,6 +18,7 @@ from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBo
 from scibox.core.events import Emit, Notice
 from scibox.service.batches import Batches
 from scibox.service.files import Files
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.wire import errors
 from scibox.wire.document import openapi
@@ -25,12 +26,14 @@ from scibox.wire.face import Face
 from scibox.wire.faces import FACES
 
 from . import paths
+from .admin import AdminRoutes, operator_only
 from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
 from .files import FileRoutes
 from .front import Front
 from .info import Info, State
+from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .splitting import Splitting
@@ -50,6 +53,7 @@ class Door:
     pipeline: Pipeline
     files: Files
     batches: Batches
+    office: Office
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -57,6 +61,7 @@ class Door:
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
+    may_rotate: bool = False
 
 
 def build(door: Door) -> Front:
@@ -119,7 +124,9 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
         Route("/queue", info.queue),
+        *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
+        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines()]),
     ]
 
 
