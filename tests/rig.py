@@ -26,6 +26,8 @@ from scibox.gate.keyring import KeyRing
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
@@ -38,10 +40,13 @@ from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore, Known
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -73,24 +78,21 @@ KEYS = {
 }
 
 
-class Notebook:
-    """A journal in memory; `on_entry` is asked before an entry is taken."""
+class Notebook(Journal):
+    """A journal that shows what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, lambda event: None)
         self.begun: list[Opened] = []
         self.entries: list[Entry] = []
 
-    def check(self) -> None:
-        """There is always room."""
-
     def opened(self, record: Opened) -> None:
         self.begun.append(record)
+        super().opened(record)
 
     def ended(self, entry: Entry) -> None:
         self.entries.append(entry)
-
-    async def settled(self) -> None:
-        """Memory is safe enough."""
+        super().ended(entry)
 
 
 @dataclass
@@ -230,7 +232,9 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
             desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
-            journal = Notebook()
+            journal = Notebook(folder / "journal")
+            sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
             pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate = Gate(
                 ring,
@@ -268,6 +272,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 files=files,
                 batches=Batches(tools, files, runner.wake),
                 office=office,
+                usage=usage,
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -301,5 +306,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                journal.close()
+                usage.close()
+                sql.close()
                 office.close()
                 store.close()

@@ -31,7 +31,9 @@ from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
+from scibox.ledger.feeder import Feeder
 from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
@@ -46,11 +48,14 @@ from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
 from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
@@ -98,6 +103,10 @@ class Box:
         self._deployed = Deployed(config, weights, sockets, self._note)
         self._directory = self._names()
         self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        entries, keep_s = EntryStore(self._ledger), config.ledger.keep_days * admin.DAY_S
+        self._feeder = Feeder(config.data / "journal", entries, self._log.emit, keep_s=keep_s)
+        self._usage = Usage(Reports(config.data / "journal", entries), time.time)
         self._gate = self._new_gate()
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
@@ -113,6 +122,7 @@ class Box:
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
             office=self._office,
+            usage=self._usage,
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -126,6 +136,7 @@ class Box:
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        self._feeder.start()
         web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
@@ -159,6 +170,9 @@ class Box:
             self._tools.shelf.close()
             self._cache.close()
             self._journal.close()
+            await self._feeder.stop(LAST_WORDS_S)
+            self._usage.close()
+            self._ledger.close()
         _say("Stopped.")
         return 0
 

@@ -20,6 +20,7 @@ from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.usage import Usage
 from scibox.wire import errors
 from scibox.wire.document import openapi
 from scibox.wire.face import Face
@@ -37,6 +38,7 @@ from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .splitting import Splitting
+from .usage import UsageRoutes
 
 STATIC = Path(__file__).parent / "static" / "swagger"
 # Everything comes from this server; Swagger UI draws its icons from data: addresses.
@@ -54,6 +56,7 @@ class Door:
     files: Files
     batches: Batches
     office: Office
+    usage: Usage
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -98,6 +101,7 @@ def build(door: Door) -> Front:
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
     info = Info(door.pipeline, door.state, door.version)
+    usage = UsageRoutes(door.pipeline, door.usage)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(path: str, face: Face) -> Calls:
@@ -126,7 +130,8 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/queue", info.queue),
         *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
-        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines()]),
+        *usage.routes(),
+        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines(), *usage.lines()]),
     ]
 
 
