@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from scibox.core import secret as secrets
 from scibox.core.errors import KeysUnavailable, Unauthorized
@@ -60,16 +60,33 @@ class KeyRing:
         """Whether there is no key at all."""
         return not self._by_id
 
+    def keys(self) -> Collection[Key]:
+        """Every key that is known here."""
+        return self._by_id.values()
+
     async def identify(self, secret: str, now: float) -> Key:
         """As `find`; a secret that nobody knows here is looked for in the database before it is refused."""
+        return await self._look(self.find, secret, now)
+
+    async def holder(self, secret: str, now: float) -> Key:
+        """The key of a secret whatever has become of it, looked for in the same way."""
+        return await self._look(self._holder, secret, now)
+
+    async def _look(self, find: Callable[[str, float], Key], secret: str, now: float) -> Key:
         try:
-            return self.find(secret, now)
+            return find(secret, now)
         except _Unknown:
             await self._refresh()
-        return self.find(secret, now)
+        return find(secret, now)
 
     def find(self, secret: str, now: float) -> Key:
         """The key of a secret, or `Unauthorized` with what to do, or `KeysUnavailable`."""
+        key = self._holder(secret, now)
+        self._check(key, now)
+        self.used[key.key_id] = now
+        return key
+
+    def _holder(self, secret: str, now: float) -> Key:
         if not secret:
             raise Unauthorized(
                 "No key was given; send the header 'Authorization: Bearer <your key>'.",
@@ -91,8 +108,6 @@ class KeyRing:
                 "This secret was replaced by a new one; ask whoever has it, or the operator.",
                 code="key_revoked",
             )
-        self._check(key, now)
-        self.used[key.key_id] = now
         return key
 
     def recall(self, key_id: str, now: float) -> Key:
