@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import ssl
-import urllib.error
-import urllib.request
+import argparse
+import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from scibox.config import Config
 from scibox.core.errors import OperatorError
-from scibox.wire.admin.status import Status
 
+from . import parts
+
+if TYPE_CHECKING:
+    from scibox.config import Config
+    from scibox.wire.admin.status import Status
+
+Commands = Any  # argparse's type of it is private
 WITHIN_S = 10.0
 
 
-class _Body(msgspec.Struct):
-    message: str
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """The command."""
+    status = commands.add_parser("status", parents=[common], help="say how the running service is")
+    status.add_argument("--key", help="an operator's key (default: $SCIBOX_KEY)")
+    status.set_defaults(run=_run)
 
 
-class _Error(msgspec.Struct):
-    error: _Body
+def _run(options: argparse.Namespace) -> int:
+    config = parts.config(options)
+    secret = options.key or os.environ.get("SCIBOX_KEY") or os.environ.get("SCIBOX_API_KEY")
+    if not secret:
+        return parts.fail("Which key? Give an operator's with --key, or in SCIBOX_KEY.", status=2)
+    status = ask(address(config, os.environ), secret)
+    show(status)
+    return 0 if status.status == "ok" else 1
 
 
 def address(config: Config, environ: Mapping[str, str]) -> str:
@@ -33,6 +45,14 @@ def address(config: Config, environ: Mapping[str, str]) -> str:
 
 def ask(base: str, secret: str) -> Status:
     """The status of the service there; OperatorError says why there is none."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    import msgspec
+
+    from scibox.wire.admin.status import Status
+
     if not base.startswith(("http://", "https://")):
         raise OperatorError(f"SCIBOX_BASE_URL is {base!r}: it begins with http:// or https://")
     headers = {"Authorization": f"Bearer {secret}"}
@@ -55,36 +75,31 @@ def ask(base: str, secret: str) -> Status:
         ) from None
 
 
-def render(status: Status) -> str:
-    """A few lines: first what is broken, then facts."""
+def show(status: Status) -> None:
+    """First what is broken, then facts."""
     verdict = {"ok": "All is well.", "degraded": "Calls are answered, but not all is well:"}
-    lines = [verdict.get(status.status) or " ".join(["Calls are not answered.", *status.hurdles])]
+    print(verdict.get(status.status) or " ".join(["Calls are not answered.", *status.hurdles]))
     for one in status.broken:
         since = f" (since {one.since})" if one.since else ""
         words = one.message.replace("\n", "\n      ")
-        lines.append(f"  {one.part}{since}\n      {words}")
+        print(f"  {one.part}{since}\n      {words}")
     minutes, seconds = divmod(int(status.uptime_s), 60)
     hours, minutes = divmod(minutes, 60)
     uptime = f"up {hours} h {minutes} min {seconds} s"
-    facts = f"SciBox {status.version}, {uptime}, {status.calls_in_flight} calls in flight"
-    lines += ["", facts, "", *_table(status)]
-    return "\n".join(lines)
-
-
-def _table(status: Status) -> list[str]:
+    print(f"\nSciBox {status.version}, {uptime}, {status.calls_in_flight} calls in flight\n")
     rows = [("MODEL", "ANSWERS", "SLOTS IN USE", "WAITING")]
     rows += [
         (one.name, "yes" if one.can_answer else "no", f"{one.running} of {one.slots}", str(one.waiting))
         for one in status.models
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    parts.print_table(rows)
 
 
 def _told(body: bytes, code: int) -> str:
+    """The message of an error, where it is one of ours."""
+    import json
+
     try:
-        return msgspec.json.decode(body, type=_Error).error.message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, TypeError, KeyError):
         return f"The service answered with status {code} and no word of why: is this a SciBox?"
