@@ -282,8 +282,8 @@ class Box:
     def _conditions(self) -> list[Condition]:
         feeder = self._feeder
         words = (
-            f"It is away ({feeder.trouble}): see to it, or to its server. Calls go on, and the journal keeps their "
-            "entries until it is back."
+            f"It is away ({feeder.trouble}): see to it, or to its server. Calls go on, and the journal keeps "
+            "their entries until it is back."
         )
         return [Condition("database of the ledger", feeder.trouble is None, words, feeder.trouble_since)]
 

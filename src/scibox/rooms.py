@@ -128,8 +128,8 @@ class Rooms:
         """How the parts are that each process has."""
         ring, journal = self.keys.ring, self._journal
         keys = (
-            f"It is away ({ring.trouble}): see to it, or to its server. Keys that are known go on working, others "
-            "get 503."
+            f"It is away ({ring.trouble}): see to it, or to its server. Keys that are known go on working, "
+            "others get 503."
         )
         calls = (
             f"It cannot be written ({journal.trouble}): make room on the disk of the data folder. "

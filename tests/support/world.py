@@ -7,9 +7,11 @@ service wrote into its ledger. Whatever is done to the service, they must agree.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -79,16 +81,29 @@ class World:
                 self.said += serve.said()
 
     @contextmanager
-    def without(self, path: Path) -> Iterator[None]:
-        """That file or folder is away for a while: something that is neither stands in its place."""
-        away = path.with_name(path.name + ".away")
+    def without(self, name: str) -> Iterator[None]:
+        """That database of the data folder cannot be opened, neither now nor again: a folder is in its place."""
+        path, away = self.data / name, self.data / f"{name}.away"
         path.rename(away)
-        path.symlink_to(path)
+        path.mkdir()
         try:
             yield
         finally:
-            path.unlink()
+            path.rmdir()
             away.rename(path)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """That database of the data folder is held by another program: nobody else writes to it."""
+        with contextlib.closing(sqlite3.connect(self.data / name, timeout=60, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            yield
+
+    def spend(self, calls: int) -> None:
+        """So many calls, all of which are answered."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        for _ in range(calls):
+            assert self.serve.post("/v1/chat/completions", body)[0] == 200
 
     def member(self, name: str, *more: str) -> str:
         """The secret of a new member's key, known to the running service."""
