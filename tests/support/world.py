@@ -23,7 +23,14 @@ from plain_client import read_head
 from scripted import Upstream, upstream
 
 from live import Serve, free_port, scibox
+from scibox.core.entries import Entry
+from scibox.core.events import Event
+from scibox.core.sums import WIDTHS_S, Scope, Span, Sums
+from scibox.ledger.feeder import Feeder
+from scibox.store.entries import LEDGER, EntryStore
+from scibox.store.sql import Sql
 
+EVER = Scope(0, 2**40)
 IS_LONG = os.environ.get("SCIBOX_TEST_LONG") == "1"
 End = Literal["whole", "error", "cut", "left", "refused", "no answer"]
 """What a client saw: a whole answer; an error after the first byte; a connection that ended in between; it left
@@ -57,13 +64,19 @@ class World:
         self.serve: Serve
         self.secret = ""
         self.said = ""  # by services that are gone
+        self.ledger_url = ""  # where it is no file of the data folder
         self.configure(settings)
 
     def configure(self, settings: str = "") -> None:
         """Write the configuration; a running service does not read it by itself."""
+        deployment = f'url = "{self.upstream.url}"\nupstream_model = "fake-model"\ndialect = "vllm"\n'
+        models = {"m": "chat", "v": "embedding"}
         self.config.write_text(
-            f'{settings}\n[models.m]\nkind = "chat"\n[[models.m.deployments]]\nurl = "{self.upstream.url}"\n'
-            'upstream_model = "fake-model"\ndialect = "vllm"\n'
+            settings
+            + "".join(
+                f'\n[models.{name}]\nkind = "{kind}"\n[[models.{name}.deployments]]\n{deployment}'
+                for name, kind in models.items()
+            )
         )
 
     @contextmanager
@@ -104,6 +117,28 @@ class World:
         body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
         for _ in range(calls):
             assert self.serve.post("/v1/chat/completions", body)[0] == 200
+
+    def entries(self) -> dict[str, Entry]:
+        """The ledger after the service has ended: what it left in its journal is fed as its next start would.
+
+        A request id that is there twice, and a sum that differs from its entries, are errors.
+        """
+        with contextlib.closing(Sql(self.ledger_url or f"sqlite://{self.data}/ledger.db", LEDGER)) as sql:
+            store = EntryStore(sql)
+            notices: list[Event] = []
+            Feeder(self.data / "journal", store, notices.append, keep_s=1e9).feed()
+            assert notices == []
+            found = list(store.entries(EVER))
+            for width_s in WIDTHS_S:
+                sums = store.sums([Span(width_s, 0, 2**40)], (), EVER, "")[0].get((), Sums())
+                assert (sums.calls, sums.prompt_tokens, sums.completion_tokens) == (
+                    len(found),
+                    sum(entry.usage.prompt_tokens for entry in found),
+                    sum(entry.usage.completion_tokens for entry in found),
+                )
+        by_id = {entry.request_id: entry for entry in found}
+        assert len(by_id) == len(found)
+        return by_id
 
     def member(self, name: str, *more: str) -> str:
         """The secret of a new member's key, known to the running service."""

@@ -86,7 +86,6 @@ class Ticket:
         "_delivered",
         "_embedded",
         "_generated",
-        "_handed",
         "_has_ended",
         "_has_usage",
         "_others",
@@ -139,7 +138,6 @@ class Ticket:
         self._embedded = (0, 0)  # LLM tokens of the texts that have vectors, and those known before
         self._generated = 0
         self._charged = 0
-        self._handed = 0
         self._delivered = 0
         self._has_ended = False
         self._revoked: Unauthorized | None = None
@@ -192,13 +190,11 @@ class Ticket:
         self._embedded = (self._embedded[0] + prompt_tokens, self._embedded[1] + cached_tokens)
 
     def count(self, chunk: Chunk) -> None:
-        """Note what a chunk says, before it is handed on: who asks for the next has handed this one on."""
+        """Note what a chunk says, before it is handed on."""
         if self.first_chunk_s is None:
             self.first_chunk_s = self._books.clock() - self.opened_clock
-        self._delivered = self._handed
         if chunk.deltas:
             self._generated += chunk.deltas
-            self._handed = self._generated
             if self._generated - self._charged >= CHARGED_AT_ONCE:
                 self._books.desk.charge(self.call.request_id, self._generated - self._charged)
                 self._charged = self._generated
@@ -209,6 +205,10 @@ class Ticket:
             if not self._generated and not self._has_usage:
                 self._generated = len(chunk.data) // BYTES_PER_TOKEN if self.call.kind == "chat" else 0
             self._end(Ending.FINISHED, "")
+
+    def handed_on(self) -> None:
+        """All that was counted has left for the client."""
+        self._delivered = self._generated
 
     async def recorded(self) -> None:
         """Wait until the entry is as safe as it was asked to be."""

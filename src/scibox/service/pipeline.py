@@ -97,6 +97,7 @@ class Pipeline:
                         await ticket.recorded()
                     if chunk.data:
                         yield chunk
+                        ticket.handed_on()  # whoever asks for more has taken this
 
     def _way(self, call: Call, route: Route) -> Router | Vectors:
         return self.vectors if call.embedding and route.card.kind == "embedding" else self.router
