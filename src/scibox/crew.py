@@ -146,7 +146,7 @@ class Crew:
     @property
     def elsewhere(self) -> int:
         """As `Answering` says."""
-        return self._office.running
+        return self._office.calls
 
     async def serve(self, sock: socket.socket) -> None:
         """As `Answering` says."""

@@ -174,7 +174,7 @@ async def test_no_slot_is_lost_whenever_a_caller_leaves() -> None:
             if not entering.cancelled():  # the grant was quicker
                 worker.leave(f"a{delay_ms}", 0)
         await until(lambda: not one.desk._calls)
-        assert one.office.running == 0
+        assert one.office.calls == 0
         await asyncio.wait_for(worker.enter(wish("last"), None), 5)
 
 
@@ -190,7 +190,7 @@ async def test_a_worker_that_dies_gives_back_all_it_had() -> None:
         await asyncio.sleep(0.05)
         one.links[0].close()
         await asyncio.wait_for(waiting, 5)
-        assert one.office.running == 1
+        assert one.office.calls == 1
         # Its calls have used what was told of them: their prompts, and what was charged.
         left = await living.allowances([Subject("key:key_1", limits)])
         remaining = {allowance.limit: allowance.remaining for allowance in left}
@@ -220,7 +220,7 @@ async def test_without_the_main_process_a_worker_serves_its_part_and_says_so_and
         await one.hub.start(one.path)
         await until(lambda: one.links[0].is_up)
         await worker.enter(wish("c", limits), None)
-        assert one.office.running == 1
+        assert one.office.calls == 1
         assert [e.message for e in one.events if isinstance(e, Notice)][-1].endswith("limits are whole")
 
 
