@@ -39,7 +39,7 @@ _owner = msgpack.Decoder(str).decode
 _models = msgpack.Decoder(list[str]).decode
 
 
-class Office:
+class Switchboard:
     """Keeps account of which worker holds what: all of it is free at once when that worker dies."""
 
     def __init__(self, hub: Hub, desk: Desk) -> None:
