@@ -18,8 +18,8 @@ from scibox.core.events import Event, Notice
 from scibox.core.limits import Windows
 from scibox.core.types import Limits
 from scibox.gate.desk import LocalDesk
-from scibox.gate.switchboard import Switchboard
 from scibox.gate.remote import RemoteDesk
+from scibox.gate.switchboard import Switchboard
 from scibox.intercom.hub import Hub
 from scibox.intercom.link import Link
 
