@@ -23,8 +23,9 @@ from msgspec import structs
 
 from scibox.core.admission import Place, Subject, Wish
 from scibox.core.fairness import FairQueue
+from scibox.core.flows import Waiting
 from scibox.core.limits import Moment, Verdict, Windows
-from scibox.core.turns import INPUT_WEIGHT, OUTPUT_WEIGHT, Waiting
+from scibox.core.turns import INPUT_WEIGHT, OUTPUT_WEIGHT
 from scibox.core.types import Limits
 
 PREFILL_PER_S, DECODE_PER_S = 1_500.0, 30.0  # LLM tokens of one slot

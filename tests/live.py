@@ -34,11 +34,13 @@ def environment(data: Path) -> dict[str, str]:
     return {**kept, "SCIBOX_DATA": str(data), "PYTHONUNBUFFERED": "1"}
 
 
-def scibox(data: Path, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def scibox(
+    data: Path, *arguments: str, timeout_s: float = 60, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one command of the command line."""
     return subprocess.run(
         [*SERVE, *arguments],
-        env=environment(data),
+        env={**environment(data), **(environ or {})},
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -28,6 +28,8 @@ from scibox.gate.keyring import KeyRing
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
@@ -36,12 +38,18 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
 from scibox.service.status import Status
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
-from scibox.store.keys import KeyStore
+from scibox.store.entries import LEDGER, EntryStore
+from scibox.store.keys import KeyStore, Known
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -52,6 +60,7 @@ SECRET = secret.compose([7] * secret.RANDOM_CHARS)
 LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+COLLEAGUE = secret.compose([13] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
 OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
@@ -67,29 +76,27 @@ KEYS = {
     secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+    secret.digest(COLLEAGUE): key("colleague"),
     secret.digest(STRANGER): key("stranger", owner="others"),
     secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
 
 
-class Notebook:
-    """A journal in memory; `on_entry` is asked before an entry is taken."""
+class Notebook(Journal):
+    """A journal that shows what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, lambda event: None)
         self.begun: list[Opened] = []
         self.entries: list[Entry] = []
 
-    def check(self) -> None:
-        """There is always room."""
-
     def opened(self, record: Opened) -> None:
         self.begun.append(record)
+        super().opened(record)
 
     def ended(self, entry: Entry) -> None:
         self.entries.append(entry)
-
-    async def settled(self) -> None:
-        """Memory is safe enough."""
+        super().ended(entry)
 
 
 @dataclass
@@ -141,15 +148,6 @@ class Models:
         return []
 
 
-def stored_keys(path: Path) -> KeyStore:
-    """The keys in a database, as the administration sees them."""
-    store = KeyStore(path)
-    if not store.all():
-        for digest, known in KEYS.items():
-            store.add(known, digest)
-    return store
-
-
 async def reload() -> Reloaded:
     raise OperatorError("a rig has no configuration")
 
@@ -161,8 +159,22 @@ def socket_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def office_of(
+    pipeline: Pipeline, ring: KeyRing, folder: Path, now: Callable[[], float]
+) -> tuple[Office, KeyStore]:
+    """The operator's use cases, on a store that has `KEYS`."""
+    store = KeyStore(f"sqlite://{folder}/keys.db")
+    store.add((known, digest) for digest, known in KEYS.items())
+
+    async def refresh() -> None:
+        ring.replace(store.load()[1])
+
+    revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
+    return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
+
+
 @contextlib.asynccontextmanager
-async def rig(
+async def rig(  # noqa: PLR0915 - it joins what app.py joins
     *,
     deadlines: Deadlines | None = None,
     heartbeat_s: float = 10.0,
@@ -225,27 +237,26 @@ async def rig(
             )
             events: list[Event] = []
             chatty = replace(chatty, slots=slots)
-            ring = KeyRing(KEYS | dict(keys or {}))
+            ring = KeyRing(Known(KEYS | dict(keys or {}), dict(owners or {})))
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
+            before = (dead,) if fallback else ()
             routes = [
-                Route(
-                    ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
-                    (dead, chatty) if fallback else (chatty,),
-                ),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (dead, vectors) if fallback else (vectors,),
+                    (*before, vectors),
                     rules or EmbeddingRules(),
                 ),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
             ]
-            if ranker:
-                routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
             desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
-            journal = Notebook()
+            journal = Notebook(folder / "journal")
+            sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
             pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate = Gate(
                 ring,
@@ -256,7 +267,6 @@ async def rig(
                 now=time.time,
                 patience_s=patience_s,
                 background_calls=pace.concurrency,
-                owner=lambda name: (owners or {}).get(name) or Owner(name),
             )
             remembered = 2**24 if cache_file else 0
             cache = VectorCache(remembered, cache_file, remembered, lambda message: None)
@@ -277,13 +287,14 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
-            store = stored_keys((data or folder) / "keys.db")
+            office, store = office_of(tools.pipeline, ring, data or folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
-                admin=Admin(store, tools.disk, now),
+                office=office,
+                usage=usage,
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
@@ -294,15 +305,15 @@ async def rig(
             )
             listen = server.Listen("127.0.0.1", 0, patience=patience or Patience())
             sock = server.bind(listen)
-            front = app.build(door)
-            web = server.server(front, listen)
+            web = server.server(front := app.build(door), listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
             running = asyncio.gather(runner.run(), gate.watch())
             port = sock.getsockname()[1]
-            headers = {"authorization": f"Bearer {SECRET}"}
             try:
                 async with httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
+                    base_url=f"http://127.0.0.1:{port}",
+                    headers={"authorization": f"Bearer {SECRET}"},
+                    timeout=15,
                 ) as http:
                     connections = web.server_state.connections
                     more = (front, connections, runner, tools.shelf, ring, desk, journal, events)
@@ -317,4 +328,8 @@ async def rig(
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                journal.close()
+                usage.close()
+                sql.close()
+                office.close()
                 store.close()

@@ -15,12 +15,14 @@ import uvloop
 
 from scibox import __version__, banner, rooms
 from scibox.config import Changes, Config, changes, refuse_restarts
-from scibox.core.errors import OperatorError
+from scibox.core.conditions import Condition
+from scibox.core.errors import KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.crew import Alone, Answering, Crew
 from scibox.deployed import Deployed, Plan, obtain, plan
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.http import server
+from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
 from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
@@ -29,9 +31,13 @@ from scibox.router.replica import Route
 from scibox.service import admin
 from scibox.service.runner import Runner
 from scibox.service.status import Status
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
+from scibox.store.links import DatabaseAway
+from scibox.store.sql import Sql
 from scibox.wire.admin.status import Reloaded
 
+KEYS_POLL_S = 1.0  # for the first key, after a first start without the database
 SWEEP_S = 0.5  # how long an engine that nobody needs any more may stay
 
 
@@ -43,7 +49,7 @@ def serve(read: Callable[[], Config]) -> int:
         server.bind(rooms.listen(config))
     ) as sock:  # first: a busy port must not cost a download
         first = plan(config, obtain(config))
-        with KeyStore(config.data / "keys.db") as store, sockets_folder() as sockets:
+        with KeyStore(config.place("keys"), rooms.KEYS_PATIENCE_S) as store, sockets_folder() as sockets:
             try:
                 return uvloop.run(Box(read, config, first, sockets, store).live(sock))
             except EngineFailed as error:
@@ -64,15 +70,21 @@ class Box:
         self._aside: set[asyncio.Task[Any]] = set()  # reloads and what follows them; Any: of any result
         self._desk = rooms.local_desk(config, self._slots)
         self._rooms = rooms.Rooms(config, self._desk, store, self._log.emit)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        self._feeder = Feeder(
+            config.data / "journal", EntryStore(self._ledger), self._log.emit, keep_s=_keep_s(config)
+        )
+        self._runner = Runner(self._rooms.tools)
         self._deployed = Deployed(sockets, self._note)
         self._status = Status(
             self._rooms.gate,
             self._deployed,
             __version__,
+            parts=(self._rooms.conditions, self._runner.conditions, self._conditions),
             slow_parts=(lambda: [space(config.data)],),
             elsewhere=lambda: self._answering.elsewhere,
+            load=self._desk.load,
         )
-        self._runner = Runner(self._rooms.tools)
         self._deployed.begin(first)
         self._adopt(config, first)
         self._answering = self._who_answers(config, sockets)
@@ -80,6 +92,7 @@ class Box:
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        self._feeder.start()
         began_at = time.monotonic()
         tasks = [
             self._watch(work)
@@ -90,7 +103,8 @@ class Box:
             )
         ]
         try:
-            self._greet()
+            await self._greet()
+            tasks.append(self._watch(self._await_keys()))
             await self._start(began_at)
             tasks.append(self._watch(self._runner.run()))
             await self._stop.wait()
@@ -103,7 +117,9 @@ class Box:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
-            self._rooms.close()
+            await self._rooms.close()
+            await self._feeder.stop(rooms.LAST_WORDS_S)
+            self._ledger.close()
         say("Stopped.")
         return 0
 
@@ -122,11 +138,34 @@ class Box:
 
     # the start
 
-    def _greet(self) -> None:
-        secret = admin.ensure_operator(self._store, time.time())
-        self._rooms.ring.replace(self._store.by_digest())  # before its secret is shown
-        self._secret = secret
-        say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+    async def _greet(self) -> None:
+        keys = self._rooms.keys
+        await keys.started()
+        self._secret = await self._first_secret() if keys.ring.trouble is None else None
+        say(banner.greeting(__version__, self._config.server.url, str(self._config.data), self._secret))
+        if keys.ring.is_empty:
+            say(banner.no_keys(keys.ring.trouble or "it was away a moment ago"))
+
+    async def _first_secret(self) -> str | None:
+        """The operator's, where there is no key at all: it is made once, and known before it is shown."""
+        keys = self._rooms.keys
+        if not keys.ring.is_empty:
+            return None
+        with contextlib.suppress(DatabaseAway):
+            secret = await asyncio.to_thread(admin.ensure_operator, self._store, time.time())
+            with contextlib.suppress(KeysUnavailable):
+                await keys.refresh()
+            return secret
+        return None
+
+    async def _await_keys(self) -> None:
+        """After a first start without the database: make the operator's key as soon as that can be done."""
+        keys = self._rooms.keys
+        await keys.started()
+        while keys.ring.is_empty:
+            await asyncio.sleep(KEYS_POLL_S)
+            if keys.ring.trouble is None and (secret := await self._first_secret()) is not None:
+                say(banner.first_key(secret))
 
     async def _start(self, began_at: float) -> None:
         """Start the children and wait until calls can be answered, or until the service is to stop."""
@@ -134,7 +173,7 @@ class Box:
             if await first_of(self._stop.wait(), self._ready()) == 0:
                 return
         seconds = time.monotonic() - began_at
-        say(banner.ready(self._url, self._secret, self._config.models, seconds, program()))
+        say(banner.ready(self._config.server.url, self._secret, self._config.models, seconds, program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(self._deployed.ready(self._deployed.plan), self._answering.ready())
@@ -149,6 +188,7 @@ class Box:
         self._desk.queue_per_model = config.gate.queue_per_model
         self._desk.queue_per_owner = config.gate.queue_per_owner
         self._desk.look()
+        self._feeder.keep_s = _keep_s(config)
         return self._deployed.routes
 
     def _reload(self) -> asyncio.Task[Changes]:
@@ -239,6 +279,14 @@ class Box:
 
     # the parts
 
+    def _conditions(self) -> list[Condition]:
+        feeder = self._feeder
+        words = (
+            f"It is away ({feeder.trouble}): see to it, or to its server. Calls go on, and the journal keeps their "
+            "entries until it is back."
+        )
+        return [Condition("database of the ledger", feeder.trouble is None, words, feeder.trouble_since)]
+
     def _slots(self, model: str) -> Sequence[int]:
         return self._rooms.pipeline.directory.slots(model)  # of the directory that holds now
 
@@ -263,9 +311,6 @@ class Box:
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
 
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
+
+def _keep_s(config: Config) -> float:
+    return config.ledger.keep_days * admin.DAY_S

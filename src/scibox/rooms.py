@@ -10,18 +10,20 @@ from pathlib import Path
 
 from scibox.config import Config
 from scibox.core.admission import Desk
+from scibox.core.conditions import Condition
 from scibox.core.events import Emit, Notice
 from scibox.core.limits import Windows
 from scibox.core.sharing import part_of
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing, follow
+from scibox.gate.keywatch import KeyWatch
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.http.running import Reload
 from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.process import first_of
 from scibox.router.discovery import watch
 from scibox.router.replica import Replica, Route
@@ -32,15 +34,22 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.status import Status
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
 
+KEYS_PATIENCE_S = 2.0  # for the database of keys: it is asked again and again
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -53,9 +62,9 @@ class Rooms:
         self.config = config
         self.emit = emit
         self.ending = asyncio.Event()
-        self.ring = KeyRing(store.by_digest())
+        revoked = Revoked(config.data / "revoked")
+        self.keys = KeyWatch(store, revoked, config.data / "keys.snapshot", emit)
         self.client = Client(config.deadlines.connect_s)
-        self._store = store
         self._cache = VectorCache(
             _cache_bytes(config),
             config.data / "embeddings.cache.db",
@@ -67,6 +76,9 @@ class Rooms:
         self.pipeline = self._new_pipeline()
         self.tools = self._new_tools()
         self._files = Files(self.tools.shelf, self.tools.disk, self.tools.limits, time.time)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        self._usage = Usage(Reports(config.data / "journal", EntryStore(self._ledger)), time.time)
+        self._office = self._new_office(store, revoked)
 
     def adopt(self, config: Config, routes: Iterable[Route]) -> None:
         """Serve by this from the next call on. Without an `await`, so that no call sees half of it."""
@@ -87,7 +99,7 @@ class Rooms:
     def works(self, replicas: Callable[[], Iterable[Replica]]) -> list[Coroutine[None, None, None]]:
         """What goes on beside the calls, for ever."""
         return [
-            follow(self.ring, self._store, self.emit),
+            self.keys.run(),
             self.gate.watch(),
             watch(self.client, replicas),
         ]
@@ -99,7 +111,8 @@ class Rooms:
                 pipeline=self.pipeline,
                 files=self._files,
                 batches=Batches(self.tools, self._files, wake),
-                admin=admin.Admin(self._store, self.tools.disk, time.time),
+                office=self._office,
+                usage=self._usage,
                 emit=self.emit,
                 status=status,
                 reload=reload,
@@ -107,27 +120,49 @@ class Rooms:
                 heartbeat_s=config.server.heartbeat_s,
                 max_body_bytes=config.server.max_body_bytes,
                 cors_origins=config.server.cors_origins,
+                may_rotate=config.gate.holders_rotate,
             )
         )
+
+    def conditions(self) -> list[Condition]:
+        """How the parts are that each process has."""
+        ring, journal = self.keys.ring, self._journal
+        keys = (
+            f"It is away ({ring.trouble}): see to it, or to its server. Keys that are known go on working, others "
+            "get 503."
+        )
+        calls = (
+            f"It cannot be written ({journal.trouble}): make room on the disk of the data folder. "
+            f"{journal.waiting} records wait in memory; when there are too many, calls are refused."
+        )
+        return [
+            Condition("database of keys", ring.trouble is None, keys, ring.trouble_since),
+            Condition("journal", journal.trouble is None, calls, journal.trouble_since),
+        ]
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """New calls are refused, running ones may finish; somebody's hurry or the grace ends the wait."""
         self.gate.drain()
         await first_of(self.gate.idle.wait(), hurry.wait(), within_s=self.config.server.drain_s)
+        self.gate.end()
         self.ending.set()
         await first_of(self.gate.idle.wait(), within_s=LAST_WORDS_S)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """When no call is under way any more."""
+        await self.keys.stop()
+        self._office.close()
         self.client.close()
         self.tools.disk.close()
         self.tools.shelf.close()
         self._cache.close()
         self._journal.close()
+        self._usage.close()
+        self._ledger.close()
 
     def _new_gate(self, desk: Desk) -> Gate:
         return Gate(
-            self.ring,
+            self.keys.ring,
             desk,
             self._journal,
             self.emit,
@@ -135,6 +170,14 @@ class Rooms:
             now=time.time,
             patience_s=self.config.gate.patience_s,
             background_calls=self.config.batches.concurrency,
+        )
+
+    def _new_office(self, store: KeyStore, revoked: Revoked) -> Office:
+        ring = self.keys.ring
+        revocation = Revocation(store, revoked, ring.end)
+        return Office(
+            admin.Admin(store, revocation, lambda: self.pipeline.directory.names, time.time, ring.keys),
+            self.keys.refresh,
         )
 
     def _new_pipeline(self) -> Pipeline:

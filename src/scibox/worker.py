@@ -175,7 +175,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._rooms.close()
+            await self._rooms.close()
             self._link.close()
         return 0
 
@@ -231,7 +231,7 @@ def main() -> int:
     """Serve with the settings on stdin."""
     settings = begin(Settings, decode_hook)
     try:
-        with KeyStore(settings.config.data / "keys.db") as store:
+        with KeyStore(settings.config.place("keys"), rooms.KEYS_PATIENCE_S) as store:
             return uvloop.run(_live(settings, store))
     except OperatorError as error:
         fail(str(error))

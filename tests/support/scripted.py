@@ -1,6 +1,6 @@
 """A model server of its own process, for tests that end the service: it writes down how each call ended.
 
-`python scripted.py LOG` listens at a free port, says which on its first line of output, and from then on reads
+`python scripted.py LOG PORT` listens there (0: at a free port), says which on its first line of output, and from then on reads
 scripts from stdin, one line of JSON each: the fields of `fake_script.Script`, for all calls from then on.
 """
 
@@ -58,9 +58,9 @@ class Upstream:
 
 
 @contextmanager
-def upstream(log: Path, **script: Any) -> Iterator[Upstream]:
+def upstream(log: Path, port: int = 0, **script: Any) -> Iterator[Upstream]:
     """A scripted model server; ends with the `with`."""
-    command = [sys.executable, __file__, str(log)]
+    command = [sys.executable, __file__, str(log), str(port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         running = Upstream(process, log)
@@ -71,7 +71,7 @@ def upstream(log: Path, **script: Any) -> Iterator[Upstream]:
         process.communicate()
 
 
-async def _main(log: Path) -> None:
+async def _main(log: Path, port: int) -> None:
     def report(end: Answered | Left) -> None:
         whole = isinstance(end, Answered)
         usage = end.usage if isinstance(end, Answered) else None
@@ -86,7 +86,7 @@ async def _main(log: Path) -> None:
 
     with log.open("a", buffering=1) as stream:
         async with FakeEngine(
-            "http://127.0.0.1:0", name="fake-model", owned_by="vllm", report=report
+            f"http://127.0.0.1:{port}", name="fake-model", owned_by="vllm", report=report
         ) as engine:
             sys.stdout.write(f"{engine.address}/v1\n")
             sys.stdout.flush()
@@ -101,4 +101,4 @@ async def _main(log: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -78,6 +78,18 @@ class World:
             finally:
                 self.said += serve.said()
 
+    @contextmanager
+    def without(self, path: Path) -> Iterator[None]:
+        """That file or folder is away for a while: something that is neither stands in its place."""
+        away = path.with_name(path.name + ".away")
+        path.rename(away)
+        path.symlink_to(path)
+        try:
+            yield
+        finally:
+            path.unlink()
+            away.rename(path)
+
     def member(self, name: str, *more: str) -> str:
         """The secret of a new member's key, known to the running service."""
         secret = scibox(self.data, "keys", "create", name, *more).stdout.strip()

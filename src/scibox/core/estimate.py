@@ -10,14 +10,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from .flows import Flow, Line, Waiting
 from .limits import Verdict
 from .parking import Spot
-from .turns import Flow, Line, Turns, Waiting
+from .turns import Turns
 
 LEARNED = 0.05  # how much of the pace each ended call makes up: the last twenty or so
 FORESEEN = 4  # calls yet to come that are foreseen for each one that waits
+SOONER = 0.8  # the median of the first of several ends, in parts of its mean
 OVERDUE = 0.5  # a call that has run longer than expected is expected to run for half as long again
 
 
@@ -52,9 +54,9 @@ class Pace:
 
 
 class _Walker:
-    """An owner's calls in the order of its turns, while a walk picks them; then those that will come."""
+    """An owner's calls in the order of its turns, as a walk picks them; then those probably to come."""
 
-    __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "lines", "rank")
+    __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "gap_s", "lines", "rank", "turn")
 
     def __init__(
         self, flow: Flow, rank: int, lines: Iterable[Line], blocked_by: Verdict | None, now: float
@@ -62,11 +64,16 @@ class _Walker:
         self.flow = flow
         self.rank = rank
         self.counter = flow.counter
+        self.turn = flow.last_turn
         self.blocked_by = blocked_by
         self.lines = deque(iter(line.calls.values()) for line in lines)
-        gap_s = max(flow.gap_s, now - flow.came_at)
-        # The next one after those that wait; infinite if the owner has sent but one call, or is blocked.
-        self.comes_at_s = math.inf if blocked_by else max(0.0, flow.came_at + gap_s - now)
+        silent_s = now - flow.came_at
+        # When its next call comes; never if it has sent but one, or is blocked. One that is silent for longer
+        # than usual is expected to be so for as long again.
+        self.gap_s = max(flow.gap_s, silent_s)
+        self.comes_at_s = math.inf
+        if blocked_by is None:
+            self.comes_at_s = flow.gap_s - silent_s if silent_s < flow.gap_s else silent_s
 
     def next(self) -> Waiting | None:
         """Its next call; None: there is none any more."""
@@ -81,13 +88,14 @@ class _Walker:
 class _Walk:
     """One walk: who is ready, who is parked until when, and when slots come free, in seconds from now."""
 
-    def __init__(self, ranks: Iterable[Turns], pace: Pace, now: float) -> None:
+    def __init__(self, ranks: Sequence[Turns], pace: Pace, now: float) -> None:
         self._ready: list[tuple[int, float, int, int, _Walker]] = []
         self._parked: list[tuple[float, int, _Walker]] = []
         self._pace = pace
         self._now = now
         self._number = 0
         self._left = 0
+        self._turn = max((turns.turn for turns in ranks), default=0)
         for rank, turns in enumerate(ranks):
             self._left += turns.waiting
             for flow in turns.flows.values():
@@ -109,7 +117,7 @@ class _Walk:
                 cost = walker.flow.turns.cost(call)
             elif walker.comes_at_s <= at_s and self._foreseen:
                 self._foreseen -= 1
-                walker.comes_at_s += walker.flow.gap_s
+                walker.comes_at_s += walker.gap_s
                 cost = walker.flow.typical_cost
             else:
                 if walker.comes_at_s < math.inf and self._foreseen:
@@ -119,9 +127,10 @@ class _Walk:
             hold_s = self._pace.hold_s(cost)
             heapq.heappush(free, at_s + hold_s)
             walker.counter += cost / walker.flow.weight
+            self._turn += 1
+            walker.turn = self._turn
             if walker.blocked_by is None:
-                self._number += 1
-                self._push(walker, self._number)
+                self._push(walker)
             else:
                 assert call is not None
                 self._park(walker, at_s + gap_s(walker.blocked_by, call, hold_s))
@@ -130,7 +139,7 @@ class _Walk:
         spot = turns if turns.blocked_by else flow
         walker = _Walker(flow, rank, flow.ready.values(), spot.blocked_by, self._now)
         if walker.lines and spot.blocked_by is None:
-            self._push(walker, flow.last_turn)
+            self._push(walker)
         elif walker.lines:
             self._park(walker, until_s(spot, self._pace, self._now))
         elif walker.comes_at_s < math.inf:
@@ -140,9 +149,9 @@ class _Walk:
                 walker = _Walker(flow, rank, (line,), line.blocked_by, self._now)
                 self._park(walker, until_s(line, self._pace, self._now))
 
-    def _push(self, walker: _Walker, turn: int) -> None:
+    def _push(self, walker: _Walker) -> None:
         self._number += 1
-        heapq.heappush(self._ready, (walker.rank, walker.counter, turn, self._number, walker))
+        heapq.heappush(self._ready, (walker.rank, walker.counter, walker.turn, self._number, walker))
 
     def _park(self, walker: _Walker, until: float) -> None:
         self._number += 1
@@ -153,7 +162,7 @@ class _Walk:
             walker = heapq.heappop(self._parked)[-1]
             if self._ready and self._ready[0][0] == walker.rank:
                 walker.counter = max(walker.counter, self._ready[0][1])
-            self._push(walker, 0)
+            self._push(walker)
 
 
 def walk(
@@ -164,9 +173,20 @@ def walk(
     Owners are expected to go on sending as they did: an owner's 64th call waits for much of what others send
     until then. A blocked key counts as an owner of its own here.
     """
-    free = [pace.rest_s(call, now) for call in running]
+    free = _spread([pace.rest_s(call, now) for call in running])
     free += [0.0] * (slots - len(free))
     yield from _Walk(list(ranks), pace, now).run(free)
+
+
+def _spread(rests_s: list[float]) -> list[float]:
+    """When slots come free, of how long each is expected to be held: the first of many does so sooner.
+
+    Nobody knows how long an answer becomes, so ends are about evenly spread over twice their mean, and most
+    come a little sooner than on average.
+    """
+    rests_s.sort()
+    step_s = SOONER * 2 * sum(rests_s) / (len(rests_s) * (len(rests_s) + 1) or 1)
+    return [min(rest_s, step_s * number) for number, rest_s in enumerate(rests_s, 1)]
 
 
 def until_s(spot: Spot, pace: Pace, now: float) -> float:

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 
 from .admission import Place, Rank, Wish
 from .estimate import Pace, gap_s, until_s, walk
+from .flows import Flow, Line, Waiting, Walked
 from .limits import Verdict
 from .parking import Parking, Spot
-from .turns import Flow, Line, Turns, Waiting
+from .turns import Turns
 
 BATCH_SHARE = 1 / 20
+RECENT_S = 5.0  # a walk that newcomers are placed by
 FEW = 24  # waiting calls whose order is walked through for each newcomer
 
 
@@ -129,7 +131,14 @@ class FairQueue:
     def places(self, now: float) -> Sequence[Place]:
         """Where every waiting call stands, in the order in which they will probably start. O(n log n)."""
         walked = walk(self._ranks.values(), self._running.values(), self.slots, self._pace, now)
-        return [self._place(call, number, eta_s, now) for number, (call, eta_s) in enumerate(walked, 1)]
+        places, last = [], {}
+        for number, (call, eta_s) in enumerate(walked, 1):
+            places.append(Place(call.wish.call_id, self.model, number, eta_s, now - call.entered_at))
+            last[call.flow] = eta_s
+        for flow, eta_s in last.items():
+            flow.walked = Walked(now, eta_s, flow.waiting)
+            flow.come_since = 0
+        return places
 
     def estimate(self, call_id: str, now: float) -> Place | None:
         """Where a call stands that has just begun to wait, cheaply; None: it does not wait.
@@ -153,10 +162,11 @@ class FairQueue:
                 gaps_s = (own - 1) * gap_s(spot.blocked_by, call, hold_s)
                 eta_s = max(eta_s, until_s(spot, self._pace, now) + gaps_s)
         call.seen_s = eta_s
-        return self._place(call, 1 + round(ahead), call.flow.bias.apply(eta_s), now)
-
-    def _place(self, call: Waiting, position: int, eta_s: float, now: float) -> Place:
-        return Place(call.wish.call_id, self.model, position, eta_s, now - call.entered_at)
+        eta_s = call.flow.bias.apply(eta_s)
+        walked = call.flow.walked
+        if walked.calls and now - walked.at < RECENT_S:
+            eta_s = walked.eta_s(call.flow.come_since, now)
+        return Place(call.wish.call_id, self.model, 1 + round(ahead), eta_s, now - call.entered_at)
 
     def _next(self, free: int) -> Waiting | None:
         batch = self._ranks["batch"].first()

@@ -12,148 +12,24 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
 
 from .admission import Wish
+from .flows import LEARNED_OF_OWNER, Flow, Line, Waiting
 from .limits import Verdict
 
-# As in the paper (section 5.1): an output token costs about twice as much as an input token, since inputs are
+# As in the paper's experiments: a token of the output costs about two of the input, since those are
 # computed together and outputs one after the other.
 INPUT_WEIGHT = 1.0
 OUTPUT_WEIGHT = 2.0
-
-LEARNED_OF_OWNER = (
-    0.2  # how much of an owner's expected completion each ended call makes up: about its last 5
-)
 LEARNED_OF_ALL = 0.05
-LEARNED_OF_GAPS = 0.1
-TOO_SHORT_S = 0.05  # a wait that teaches nothing
-MOST_BIAS = math.log(8)
+FEW_OWNERS = 16  # that are looked at one by one
 FIRST_GUESS = 256  # LLM tokens of a completion, while no call has ended
-
-
-class Bias:
-    """How much longer one owner's calls wait than the queue's look says: a factor that its last calls taught.
-
-    What no look at the queue shows: calls that come later and go before (an owner's 64th call waits for all
-    that others send meanwhile).
-    """
-
-    __slots__ = ("_log",)
-
-    def __init__(self) -> None:
-        self._log = 0.0
-
-    def apply(self, seen_s: float) -> float:
-        """What to tell for a wait of so many seconds by the look of the queue."""
-        return seen_s * math.exp(self._log)
-
-    def learn(self, seen_s: float, real_s: float) -> None:
-        """By the look of the queue a call would have waited for `seen_s`; it waited for `real_s`."""
-        if seen_s > TOO_SHORT_S and real_s > TOO_SHORT_S:
-            error = min(MOST_BIAS, max(-MOST_BIAS, math.log(real_s / seen_s)))
-            self._log += LEARNED_OF_OWNER * (error - self._log)
-
-
-class Waiting:
-    """A call in the queue, and then in a slot."""
-
-    __slots__ = (
-        "charged",
-        "cost",
-        "covered",
-        "entered_at",
-        "flow",
-        "generated",
-        "line",
-        "picked_at",
-        "seen_s",
-        "wish",
-    )
-
-    def __init__(self, wish: Wish, line: Line, entered_at: float) -> None:
-        self.wish = wish
-        self.line = line
-        self.flow = line.flow
-        self.entered_at = entered_at
-        self.picked_at = entered_at
-        self.cost = 0.0  # expected, in weighted LLM tokens
-        self.charged = 0.0  # to its owner's counter so far
-        self.covered = 0.0  # completion tokens that are charged
-        self.generated = 0
-        self.seen_s: float | None = None  # how long it would wait, by the look of the queue when it came
-
-
-class Line:
-    """The waiting calls of one key, first come first."""
-
-    __slots__ = ("blocked_by", "calls", "flow", "key_id", "until")
-
-    def __init__(self, key_id: str, flow: Flow) -> None:
-        self.key_id = key_id
-        self.flow = flow
-        self.calls: OrderedDict[str, Waiting] = OrderedDict()
-        self.blocked_by: Verdict | None = None
-        self.until = 0.0
-
-
-class Flow:
-    """The waiting calls of one owner, and the counter of what it got."""
-
-    __slots__ = (
-        "bias",
-        "blocked_by",
-        "came_at",
-        "counter",
-        "entry",
-        "expected",
-        "gap_s",
-        "last_turn",
-        "lines",
-        "owner",
-        "ready",
-        "running",
-        "turns",
-        "typical_cost",
-        "until",
-        "waiting",
-        "weight",
-    )  # fmt: skip
-
-    def __init__(self, owner: str, turns: Turns) -> None:
-        self.owner = owner
-        self.turns = turns
-        self.weight = 1.0
-        self.counter = 0.0
-        self.lines: dict[str, Line] = {}
-        self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
-        self.waiting = 0
-        self.running = 0
-        self.bias = Bias()  # of the waits told at entry
-        self.gap_s = math.inf  # between its calls' coming
-        self.came_at = -math.inf
-        self.typical_cost = 0.0  # of a call, in weighted LLM tokens
-        self.expected: float | None = None  # LLM tokens of a completion
-        self.entry = 0  # the number of its valid entry in the heap; 0: it is not there
-        self.last_turn = 0
-        self.blocked_by: Verdict | None = None
-        self.until = 0.0
-
-    def come(self, now: float) -> None:
-        """Note that a call comes."""
-        gap_s, self.came_at = now - self.came_at, now
-        if gap_s < math.inf:
-            self.gap_s = (
-                gap_s if self.gap_s == math.inf else self.gap_s + LEARNED_OF_GAPS * (gap_s - self.gap_s)
-            )
 
 
 class Turns:
     """One rank: the owners that wait, the one with the smallest counter first."""
 
-    SWEEP_AT = (
-        1_024  # owners; then, and whenever they have doubled since, those without a trace are forgotten
-    )
+    SWEEP_AT = 1_024  # owners; then, and whenever they have doubled, those without a trace are forgotten
 
     def __init__(self) -> None:
         self.flows: dict[str, Flow] = {}
@@ -163,7 +39,7 @@ class Turns:
         self._heap: list[tuple[float, int, int, Flow]] = []
         self._in_heap = 0
         self._entry = 0
-        self._turn = 0
+        self.turn = 0
         self._last: Flow | None = None
         self._typical = float(FIRST_GUESS)
         self._typical_charge = 0.0  # to a counter for one call
@@ -213,8 +89,8 @@ class Turns:
         used for all calls: without it an owner of long answers would fill every slot before it is charged.
         """
         flow, line = call.flow, call.line
-        self._turn += 1
-        flow.last_turn = self._turn
+        self.turn += 1
+        flow.last_turn = self.turn
         flow.running += 1
         call.picked_at = now
         if call.seen_s is not None:
@@ -223,7 +99,7 @@ class Turns:
         call.charged = call.cost = self.cost(call)
         charge = call.charged / flow.weight
         flow.counter += charge
-        self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self._turn > 20 else 0.5)
+        self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self.turn > 20 else 0.5)
         flow.ready.move_to_end(line.key_id)
         self.remove(call)
 
@@ -313,25 +189,36 @@ class Turns:
         self.refresh(line.flow)
 
     def ahead_of(self, call: Waiting) -> float:
-        """How many calls will probably go before a new one, if all cost about the same: O(its own owner's).
+        """How many calls will probably go before one that has just come, if all of an owner's cost the same.
 
-        Until the owner's counter reaches what it will be when this call is next, each other owner has its
-        turn about as often as its own calls cost less than that; `_at_least` says how many owners have so
-        many calls.
+        They are those whose turn comes before the owner's counter is where it will be when this call is next.
         """
         flow, line = call.flow, call.line
         lines = len(flow.lines)
         own = min(flow.waiting - 1, (len(line.calls) - 1) * lines + lines - 1)
+        reached = flow.counter + own * self.cost(call) / flow.weight
+        if self._in_heap > FEW_OWNERS:
+            return own + self._others_before(reached, flow)
+        ahead = own
+        for _, _, entry, other in self._heap:
+            if entry == other.entry and other is not flow:
+                turns = (reached - other.counter) / (self._typical_cost(other) / other.weight)
+                is_first = turns == 0.0 and other.last_turn < flow.last_turn
+                ahead += min(other.waiting, math.ceil(turns) + is_first) if turns >= 0 else 0
+        return ahead
+
+    def _others_before(self, reached: float, flow: Flow) -> float:
+        """The same of the other owners, without looking at each: O(1) but for the longest line of calls."""
         top = self._top()
-        cost = self.cost(call)
-        floor = flow.counter if top is None else min(top.counter, flow.counter)
-        turns = (flow.counter - floor) / self._typical_charge if self._typical_charge else 0.0
-        turns += own * (cost / flow.weight / self._typical_charge if self._typical_charge else 1.0)
-        whole = min(int(turns), len(self._at_least) - 1)
-        ahead: float = sum(self._at_least[1 : whole + 1]) - min(flow.waiting, whole)
+        turns = (reached - top.counter) / self._typical_charge if top and self._typical_charge else 0.0
+        whole = min(max(0, int(turns)), len(self._at_least) - 1)
+        before: float = sum(self._at_least[1 : whole + 1]) - min(flow.waiting, whole)
         if whole + 1 < len(self._at_least):
-            ahead += (turns - whole) * (self._at_least[whole + 1] - (flow.waiting > whole))
-        return own + ahead
+            before += max(0.0, turns - whole) * (self._at_least[whole + 1] - (flow.waiting > whole))
+        return before
+
+    def _typical_cost(self, flow: Flow) -> float:
+        return flow.typical_cost or self._typical_charge or 1.0
 
     def _top(self) -> Flow | None:
         heap = self._heap

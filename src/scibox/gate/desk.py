@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
+from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
@@ -163,6 +163,11 @@ class LocalDesk:
         """The slots of models may have changed: start what may start now."""
         for model in list(self._models.values()):
             self._dispatch(model)
+
+    def load(self, name: str) -> Load:
+        """How busy a model is."""
+        model = self._model(name)
+        return Load(name, sum(self._slots(name)), model.queue.running, len(model.queue))
 
     async def allowances(self, subjects: Sequence[Subject]) -> Sequence[Allowance]:
         """What is left of these limits."""

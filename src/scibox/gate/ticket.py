@@ -58,6 +58,7 @@ class Books(Protocol):
 
     desk: Desk
     journal: Journal
+    is_ending: bool  # the calls that still run are ended, since the service stops
 
     def clock(self) -> float:
         """Monotonic seconds."""
@@ -244,7 +245,7 @@ class Ticket:
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        self._end(*_ending(error, is_revoked=self._revoked is not None))
+        self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:
@@ -281,6 +282,23 @@ class Ticket:
         )
         self._books.ended(self, entry)
 
+    def _ending(self, error: BaseException | None) -> tuple[Ending, str]:
+        """How a call ended and with which code, from what left its `async with`."""
+        code = error.code if isinstance(error, SciBoxError) else ""
+        if error is None:
+            return Ending.FINISHED, ""
+        if isinstance(error, UpstreamTimeout):
+            return Ending.DEADLINE, code
+        if isinstance(error, SciBoxError):
+            is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
+            return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
+        if isinstance(error, Exception):
+            return Ending.INTERNAL_ERROR, code
+        # GeneratorExit and CancelledError: the door has closed the call.
+        if self._revoked is not None:
+            return Ending.REVOKED, "key_revoked"
+        return (Ending.INTERRUPTED, Draining.code) if self._books.is_ending else (Ending.CLIENT_GONE, "")
+
     def _queued_s(self) -> float:
         """Of one that never started, all of its time."""
         return self.grant.waited_s if self.deployment is not None else self._books.clock() - self.opened_clock
@@ -297,19 +315,3 @@ class Ticket:
             self.attempts > 0 and outcome in {Ending.CLIENT_GONE, Ending.REVOKED, Ending.DEADLINE}
         )
         return Usage(self.wish.prompt_tokens, self._generated) if has_worked else Usage()
-
-
-def _ending(error: BaseException | None, *, is_revoked: bool) -> tuple[Ending, str]:
-    """How a call ended and with which code, from what left its `async with`."""
-    code = error.code if isinstance(error, SciBoxError) else ""
-    if error is None:
-        return Ending.FINISHED, ""
-    if isinstance(error, UpstreamTimeout):
-        return Ending.DEADLINE, code
-    if isinstance(error, SciBoxError):
-        is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
-        return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
-    if isinstance(error, Exception):
-        return Ending.INTERNAL_ERROR, code
-    # GeneratorExit and CancelledError: the door closed the call since its client had left.
-    return (Ending.REVOKED, "key_revoked") if is_revoked else (Ending.CLIENT_GONE, "")

@@ -16,11 +16,12 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
-from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.files import Files
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.status import Status
+from scibox.service.usage import Usage
 from scibox.wire import errors
 from scibox.wire.document import openapi
 from scibox.wire.face import Face
@@ -34,10 +35,12 @@ from .cors import Cors
 from .files import FileRoutes
 from .front import Front
 from .info import Info
+from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .running import Reload, RunningRoutes
 from .splitting import Splitting
+from .usage import UsageRoutes
 
 STATIC = Path(__file__).parent / "static" / "swagger"
 # Everything comes from this server; Swagger UI draws its icons from data: addresses.
@@ -54,7 +57,8 @@ class Door:
     pipeline: Pipeline
     files: Files
     batches: Batches
-    admin: Admin
+    office: Office
+    usage: Usage
     emit: Emit
     status: Status
     reload: Reload
@@ -62,6 +66,7 @@ class Door:
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
+    may_rotate: bool = False
 
 
 def build(door: Door) -> Front:
@@ -92,12 +97,16 @@ def build(door: Door) -> Front:
         },
     )
     app.router.redirect_slashes = False
-    return Front(app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving)
+    return Front(
+        app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving
+    )
 
 
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
     info = Info(door.pipeline, door.status)
+    usage = UsageRoutes(door.pipeline, door.usage)
+    running = RunningRoutes(door.status, door.reload)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(path: str, face: Face) -> Calls:
@@ -124,11 +133,13 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
         Route("/queue", info.queue),
+        *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
         Route("/ready", info.ready),
+        *usage.routes(),
         *operator_only(
             door.pipeline,
-            [*AdminRoutes(door.admin).lines(), *RunningRoutes(door.status, door.reload).lines()],
+            [*AdminRoutes(door.office, door.emit).lines(), *usage.lines(), *running.lines()],
         ),
     ]
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import StorageUnavailable
 from scibox.core.events import Emit, Notice
+from scibox.core.types import Ending
 
 from . import frames
 from .files import Files, hold
@@ -78,6 +79,7 @@ class Journal:
         self._has_new_names = False  # in the folder, perhaps not yet synced
         self._waiting: deque[bytes] = deque()
         self._trouble: str | None = None
+        self.trouble_since = 0.0  # Unix seconds
         self._tried_at = -1e9
         self._timer: asyncio.TimerHandle | None = None
         self._syncer = ThreadPoolExecutor(1, "scibox-journal") if is_strict else None
@@ -111,7 +113,9 @@ class Journal:
         self._append(frames.frame(record))
 
     def ended(self, entry: Entry) -> None:
-        """What became of a call."""
+        """What became of a call. One that `check` has refused is not kept: their number has no bound."""
+        if self._waiting and entry.outcome is Ending.REFUSED and entry.code == StorageUnavailable.code:
+            return
         self._append(frames.frame(entry))
 
     async def settled(self) -> None:
@@ -260,6 +264,7 @@ class Journal:
                     is_warning=True,
                 )
             )
+            self.trouble_since = time.time()
         self._trouble = reason
         with contextlib.suppress(RuntimeError):  # without a loop the next record tries again
             if self._timer is None or self._timer.when() <= asyncio.get_running_loop().time():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
+from scibox.core.admission import Load
 from scibox.core.conditions import Condition
 from scibox.gate.gate import Gate
 from scibox.wire.admin import status as wire
@@ -33,11 +34,15 @@ class Models(Protocol):
         """How their engines and upstreams are."""
 
 
+def _unknown(model: str) -> Load:
+    return Load(model, 0, 0, 0)
+
+
 class Status:
     """Asks the parts when it is asked.
 
     `parts` tell at once how they are; `slow_parts` may have to ask the disk, so they do it in a thread.
-    `elsewhere` counts the calls that run in other processes.
+    `elsewhere` counts the calls that run in other processes, `load` tells how busy a model is.
     """
 
     def __init__(
@@ -49,11 +54,13 @@ class Status:
         parts: Sequence[Part] = (),
         slow_parts: Sequence[Part] = (),
         elsewhere: Callable[[], int] = int,
+        load: Callable[[str], Load] = _unknown,
     ) -> None:
         self.models = models
         self.is_leaving = False  # clients are to come again to another process of the service
         self._gate = gate
         self._elsewhere = elsewhere
+        self._load = load
         self._parts = (models.conditions, *parts)
         self._slow_parts = slow_parts
         self._began_at = time.monotonic()
@@ -94,8 +101,12 @@ class Status:
             version=self.version,
             uptime_s=round(time.monotonic() - self._began_at, 1),
             calls_in_flight=self._gate.in_flight + self._elsewhere(),
-            models=[wire.ModelStatus(name, name in answering) for name in self.models.names()],
+            models=[self._model(name, name in answering) for name in self.models.names()],
         )
+
+    def _model(self, name: str, can_answer: bool) -> wire.ModelStatus:
+        load = self._load(name)
+        return wire.ModelStatus(name, can_answer, load.slots, load.running, load.waiting)
 
     async def _slowly(self, part: Part) -> list[Condition]:
         try:

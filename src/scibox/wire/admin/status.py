@@ -18,10 +18,13 @@ class Broken(Struct):
 
 
 class ModelStatus(Struct):
-    """A model, and whether at least one of its engines or upstreams can answer."""
+    """A model, whether one of its engines or upstreams can answer, and how busy they are."""
 
     name: str
     can_answer: bool
+    slots: int
+    running: int
+    waiting: int
 
 
 class Status(Struct):

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
-from scibox.wire.info import Health, KeyInfo, Model, ModelList, Readiness
+from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList, Readiness
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
@@ -18,6 +18,7 @@ from . import admin as openapi_admin
 from . import faces as openapi_faces
 from . import running as openapi_running
 from . import stored as openapi_stored
+from . import usage as openapi_usage
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",
@@ -131,6 +132,8 @@ _TYPES = [
     ModelList,
     Model,
     KeyInfo,
+    KeyRevoked,
+    KeyRotated,
     Health,
     Readiness,
     TokenizeRequest,
@@ -138,6 +141,7 @@ _TYPES = [
     DetokenizeRequest,
     Text,
     *openapi_stored.TYPES,
+    *openapi_usage.TYPES,
     *openapi_admin.TYPES,
     *openapi_running.TYPES,
     Error,
@@ -176,6 +180,7 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
                 "name": "Batches",
                 "description": "Many calls in the background, when nobody else needs the models.",
             },
+            {"name": openapi_usage.TAG, "description": "What calls cost, and which failed."},
             {"name": "Service", "description": "Free of charge, never limited."},
             {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
@@ -251,9 +256,18 @@ def _paths() -> dict[str, Any]:
             )
         },
         **openapi_stored.paths(_get, _errors),
+        **openapi_usage.paths(_get, openapi_admin.TAG),
         **openapi_admin.paths(_get),
         **openapi_running.paths(_get),
-        "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        "/v1/key": {
+            "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),
+            "delete": _get(
+                *("revokeOwnKey", "Service", "KeyRevoked", "Revoke this secret's key, for ever."),
+                "401",
+                "503",
+            ),
+        },
+        "/v1/key/rotate": {"post": openapi_admin.rotation(_get)},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },

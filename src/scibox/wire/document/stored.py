@@ -29,7 +29,7 @@ def _file_paths(get: Get, errors: Errors) -> dict[str, Any]:
     form = {"multipart/form-data": {"schema": _ref("FileUpload")}}
     order = query("order", {"enum": ["asc", "desc"], "default": "desc"}, "By the time of creation.")
     purpose = query("purpose", {"type": "string"}, "Only files of this purpose.")
-    one = {"parameters": [_id("file_id")]}
+    one = {"parameters": [place("file_id")]}
     return {
         "/v1/files": {
             "get": {
@@ -61,7 +61,7 @@ def _file_paths(get: Get, errors: Errors) -> dict[str, Any]:
 
 def _batch_paths(get: Get) -> dict[str, Any]:
     body = {"application/json": {"schema": _ref("BatchRequest"), "example": BATCH_EXAMPLE}}
-    one = {"parameters": [_id("batch_id")]}
+    one = {"parameters": [place("batch_id")]}
     return {
         "/v1/batches": {
             "get": {
@@ -100,7 +100,8 @@ def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
-def _id(name: str) -> dict[str, Any]:
+def place(name: str) -> dict[str, Any]:
+    """A parameter of a path."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
