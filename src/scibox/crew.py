@@ -21,7 +21,7 @@ from scibox.config import Config
 from scibox.core.admission import Desk
 from scibox.core.errors import Conflict, OperatorError
 from scibox.core.events import Emit
-from scibox.gate.office import Office
+from scibox.gate.switchboard import Switchboard
 from scibox.http import server
 from scibox.http.front import Entrance
 from scibox.http.running import Reload
@@ -132,7 +132,7 @@ class Crew:
         self._wake = wake
         self._emit = emit
         self._hub = Hub(emit)
-        self._office = Office(self._hub, desk)
+        self._switchboard = Switchboard(self._hub, desk)
         self._pool: Pool | None = None
         self._ready = asyncio.Event()
         self._log = os.dup(sys.stderr.fileno())  # the workers' own is for their last words
@@ -146,7 +146,7 @@ class Crew:
     @property
     def elsewhere(self) -> int:
         """As `Answering` says."""
-        return self._office.running
+        return self._switchboard.calls
 
     async def serve(self, sock: socket.socket) -> None:
         """As `Answering` says."""

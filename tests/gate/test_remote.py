@@ -18,8 +18,8 @@ from scibox.core.events import Event, Notice
 from scibox.core.limits import Windows
 from scibox.core.types import Limits
 from scibox.gate.desk import LocalDesk
-from scibox.gate.office import Office
 from scibox.gate.remote import RemoteDesk
+from scibox.gate.switchboard import Switchboard
 from scibox.intercom.hub import Hub
 from scibox.intercom.link import Link
 
@@ -54,7 +54,7 @@ class Main:
     path: Path
     desk: LocalDesk
     hub: Hub
-    office: Office
+    board: Switchboard
     links: list[Link]
     events: list[Event]
 
@@ -75,9 +75,9 @@ async def main(slots: int = SLOTS) -> AsyncIterator[Main]:
     with socket_folder() as folder:
         events: list[Event] = []
         own, hub = desk(slots), Hub(events.append)
-        office = Office(hub, own)
+        board = Switchboard(hub, own)
         await hub.start(folder / "i.sock")
-        started = Main(folder / "i.sock", own, hub, office, [], events)
+        started = Main(folder / "i.sock", own, hub, board, [], events)
         try:
             yield started
         finally:
@@ -174,7 +174,7 @@ async def test_no_slot_is_lost_whenever_a_caller_leaves() -> None:
             if not entering.cancelled():  # the grant was quicker
                 worker.leave(f"a{delay_ms}", 0)
         await until(lambda: not one.desk._calls)
-        assert one.office.running == 0
+        assert one.board.calls == 0
         await asyncio.wait_for(worker.enter(wish("last"), None), 5)
 
 
@@ -190,7 +190,7 @@ async def test_a_worker_that_dies_gives_back_all_it_had() -> None:
         await asyncio.sleep(0.05)
         one.links[0].close()
         await asyncio.wait_for(waiting, 5)
-        assert one.office.running == 1
+        assert one.board.calls == 1
         # Its calls have used what was told of them: their prompts, and what was charged.
         left = await living.allowances([Subject("key:key_1", limits)])
         remaining = {allowance.limit: allowance.remaining for allowance in left}
@@ -220,7 +220,7 @@ async def test_without_the_main_process_a_worker_serves_its_part_and_says_so_and
         await one.hub.start(one.path)
         await until(lambda: one.links[0].is_up)
         await worker.enter(wish("c", limits), None)
-        assert one.office.running == 1
+        assert one.board.calls == 1
         assert [e.message for e in one.events if isinstance(e, Notice)][-1].endswith("limits are whole")
 
 

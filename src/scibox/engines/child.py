@@ -44,7 +44,7 @@ def begin(
     try:
         settings = msgspec.json.decode(line, type=settings_type, dec_hook=dec_hook)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        fail(f"Its settings cannot be read: {error}", EXIT_BAD_SETTINGS)
+        fail(f"The engine's settings cannot be read: {error}", EXIT_BAD_SETTINGS)
     threading.Thread(target=_wait_for_eof, args=(sys.stdin.fileno(),), name="lifeline", daemon=True).start()
     return settings
 

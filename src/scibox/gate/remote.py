@@ -8,10 +8,10 @@ from msgspec import Raw, msgpack
 
 from scibox.core.admission import Allowance, Desk, Grant, Place, Subject, Wish
 from scibox.core.events import Emit, Notice
-from scibox.core.sharing import divided, divided_wish
+from scibox.core.sharing import share, shared_wish
 from scibox.intercom.link import Link, LinkLost
 
-from .office import Charged, Entering, Left
+from .switchboard import Charged, Entering, Left
 
 _grant = msgpack.Decoder(Grant).decode
 _place = msgpack.Decoder(Place).decode
@@ -73,7 +73,7 @@ class RemoteDesk:
         try:
             return _allowances(await self._link.ask("desk.allowances", list(subjects)))
         except LinkLost:
-            own = [Subject(subject.name, divided(subject.limits, self._parts)) for subject in subjects]
+            own = [share(subject, self._parts) for subject in subjects]
             return await self._local.allowances(own)
 
     async def places(self, owner: str) -> Sequence[Place]:
@@ -93,7 +93,7 @@ class RemoteDesk:
     async def _enter_locally(self, wish: Wish, on_place: Callable[[Place], None] | None) -> Grant:
         self._at_local.add(wish.call_id)
         try:
-            return await self._local.enter(divided_wish(wish, self._parts), on_place)
+            return await self._local.enter(shared_wish(wish, self._parts), on_place)
         except BaseException:
             self._at_local.discard(wish.call_id)
             raise

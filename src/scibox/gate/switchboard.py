@@ -39,11 +39,12 @@ _owner = msgpack.Decoder(str).decode
 _models = msgpack.Decoder(list[str]).decode
 
 
-class Office:
+class Switchboard:
     """Keeps account of which worker holds what: all of it is free at once when that worker dies."""
 
     def __init__(self, hub: Hub, desk: Desk) -> None:
         self._desk = desk
+        self._entering = 0
         # LLM tokens of each call so far, by worker: its prompt, and what was charged.
         self._held: defaultdict[Caller, dict[str, int]] = defaultdict(dict)
         hub.asked |= {
@@ -56,13 +57,17 @@ class Office:
         hub.gone.append(self._free)
 
     @property
-    def running(self) -> int:
-        """Calls that the workers have started and not ended."""
-        return sum(len(held) for held in self._held.values())
+    def calls(self) -> int:
+        """Calls of the workers, those that wait too."""
+        return self._entering + sum(len(held) for held in self._held.values())
 
     async def _enter(self, caller: Caller, turn: Turn) -> Grant:
         asked = _entering(turn.body)
-        grant = await self._desk.enter(asked.wish, turn.note if asked.hears else None)
+        self._entering += 1
+        try:
+            grant = await self._desk.enter(asked.wish, turn.note if asked.hears else None)
+        finally:
+            self._entering -= 1
         self._held[caller][asked.wish.call_id] = asked.wish.prompt_tokens
         return grant
 
