@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 
+SHORTEST_S, LONGEST_S = 1, 60
 # A call may wait that is expected to start in this part of its patience, and those who come back are booked
-# a little slower than the queue moves. Both are what it takes so that 99 % of them start in time; with 0.7 and
-# 1.0 it was 95 % (bench/fairness.py).
-# it was 95 % (bench/fairness.py).
+# a little slower than the queue moves. Both are what it takes so that 99 % of them start in time; with 0.7
+# and 1.0 it was 95 % (bench/fairness.py).
 SURE = 0.6
 SLOWER = 1.3
 JITTER = 0.1  # of the time told, so that those refused together do not come back together
