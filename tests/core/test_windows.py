@@ -111,9 +111,9 @@ def test_what_was_taken_counts_to_the_last_moment_of_a_window(begin: float) -> N
 
 def test_what_is_taken_while_the_clock_is_back_counts_from_where_it_was() -> None:
     window = Window(10, 1.0)
-    window.take(5, 1_000.0)
-    assert window.wait_for(6, 900.0) > 0
-    window.take(5, 900.0)
+    assert window.remaining(1_000.0) == 10
+    assert window.wait_for(1, 900.0) == 0
+    window.take(10, 900.0)
 
     assert window.remaining(1_000.5) == 0
     assert window.remaining(1_001.1) == 10
