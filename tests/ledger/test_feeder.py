@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_entries import entry, opened
@@ -293,3 +294,38 @@ def test_what_another_feeder_did_meanwhile_is_known(store: EntryStore, tmp_path:
     first.let_go()
 
     agree(store, [entry(1)])
+
+
+async def test_postgres_away_at_the_start_then_hanging_then_started_anew(tmp_path: Path) -> None:
+    port = servers.free_port()
+    with servers.folder("pg") as folder:
+        with servers.postgres(folder, port) as server:
+            sql = Sql(servers.new_database(server.url), LEDGER, 1.0)
+        store, journal = EntryStore(sql), Journal(tmp_path, lambda event: None)
+        feeder = Feeder(tmp_path, store, lambda event: None, keep_s=1e12, period_s=0.05, retry_s=0.1)
+
+        def call(first: int) -> None:
+            for number in range(first, first + 20):
+                journal.ended(entry(number))
+
+        call(0)
+        feeder.start()
+        wait_until(lambda: feeder.trouble)
+        with servers.postgres(folder, port) as server:
+            wait_until(lambda: not feeder.trouble)
+            server.pause()
+            call(20)
+            wait_until(lambda: feeder.trouble)
+            server.go_on()
+            wait_until(lambda: not feeder.trouble)
+        call(40)
+        wait_until(lambda: feeder.trouble)
+        with servers.postgres(folder, port):
+            wait_until(lambda: not feeder.trouble)
+            call(60)
+            journal.close()
+            await feeder.stop(30.0)
+            held = [one.request_id for one in store.entries(FOREVER)]
+            assert held == [entry(number).request_id for number in range(80)]
+            agree(store, [entry(number) for number in range(80)])
+        sql.close()
