@@ -280,20 +280,21 @@ def test_a_feeder_that_is_quicker_than_the_writer_misses_nothing(store: EntrySto
 
 
 def test_what_another_feeder_did_meanwhile_is_known(store: EntryStore, tmp_path: Path) -> None:
-    journal = Journal(tmp_path, lambda event: None)
+    journal = Journal(tmp_path, lambda event: None, segment_bytes=1024)
     journal.opened(opened(1))
     first, second = (Feeder(tmp_path, store, lambda event: None, keep_s=1e12) for _ in range(2))
     first.feed()
     first.let_go()
-    journal.ended(entry(1))
-    second.feed()
+    for number in range(1, 9):
+        journal.ended(entry(number))
+    second.feed()  # and deletes where the first call has begun and ended
     second.let_go()
     store.remove_before(2.0**40)
     journal.close()
     first.feed()
     first.let_go()
 
-    agree(store, [entry(1)])
+    agree(store, [entry(number) for number in range(1, 9)])
 
 
 async def test_postgres_away_at_the_start_then_hanging_then_started_anew(tmp_path: Path) -> None:
