@@ -18,7 +18,7 @@ from scibox.core.events import CallEnded, Event
 from scibox.core.types import Dialect, Key, ModelCard, Thinking
 from scibox.engines.fake import FakeEngine
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing
+from scibox.gate.keyring import KeyRing, unavailable
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
@@ -37,6 +37,7 @@ from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
 from scibox.service.work import Tools
 from scibox.store.keys import KeyStore, Known
+from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
@@ -84,6 +85,8 @@ class Rig:
     runner: Runner
     shelf: Shelf
     ring: KeyRing
+    store: KeyStore
+    folder: Path
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -111,7 +114,10 @@ def office_of(
     store.add((known, digest) for digest, known in KEYS.items())
 
     async def refresh() -> None:
-        ring.replace(store.load()[1])
+        try:
+            ring.replace(store.load()[1])
+        except DatabaseAway:
+            raise unavailable() from None
 
     revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
     return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
@@ -205,7 +211,7 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
-            office, store = office_of(tools.pipeline, ring, data or folder, now)
+            office, store = office_of(tools.pipeline, ring, folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
@@ -233,7 +239,7 @@ async def rig(
                     base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
                 ) as http:
                     connections = web.server_state.connections
-                    more = (front, connections, runner, tools.shelf, ring, events)
+                    more = (front, connections, runner, tools.shelf, ring, store, folder, events)
                     yield Rig(http, port, engine, gate, door, *more)
             finally:
                 await runner.stop(2.0)

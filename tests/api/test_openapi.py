@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs import jsonl, line, start, until_over, upload
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from rig import SECRET, Rig, rig
+from rig import COLLEAGUE, OPERATOR, SECRET, Rig, rig
 from scibox.wire.document import openapi
 from scibox.wire.document import stored as openapi_stored
 from scibox.wire.faces import FACES
@@ -101,9 +101,20 @@ async def test_every_documented_path_leads_somewhere_and_only_health_without_a_k
         for method in ("get", "post", "delete"):
             for path, item in DOCUMENT["paths"].items():
                 if method in item:
-                    url = path.format(name="chatty", file_id=file_id, batch_id=batch["id"], id="resp_1")
+                    is_admin = path.startswith("/admin")
+                    url = path.format(
+                        name="team" if is_admin else "chatty",
+                        file_id=file_id,
+                        batch_id=batch["id"],
+                        id="resp_1",
+                        key_id="key_stranger",
+                    )
                     body = b"{}" if method == "post" else None
-                    with_key = await r.client.request(method, url, content=body)
+                    secret = OPERATOR if is_admin else SECRET
+                    if (method, path) == ("delete", "/v1/key"):
+                        secret = COLLEAGUE  # it opens nothing from here on
+                    headers = {"authorization": f"Bearer {secret}"}
+                    with_key = await r.client.request(method, url, content=body, headers=headers)
                     without = await r.client.request(method, url, content=body, headers={"authorization": ""})
 
                     missing = {404} if "200" in item[method]["responses"] else set()
