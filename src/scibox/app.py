@@ -21,14 +21,19 @@ from scibox import __version__, banner
 from scibox.config import Config, Deployment
 from scibox.core.errors import KeysUnavailable, OperatorError
 from scibox.core.events import Notice
+from scibox.core.limits import Windows
 from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
+from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keywatch import KeyWatch
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
+from scibox.ledger.feeder import Feeder
+from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
@@ -39,16 +44,18 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
-from scibox.service.lanes import Lanes, Pace
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
-from scibox.service.work import Tools
+from scibox.service.usage import Usage
+from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
 from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
@@ -87,7 +94,6 @@ class Box:
         self._client = Client(config.deadlines.connect_s)
         revoked = Revoked(config.data / "revoked")
         self._keys = KeyWatch(store, revoked, config.data / "keys.snapshot", self._log.emit)
-        self._gate = Gate(self._keys.ring, self._log.emit, time.monotonic, time.time)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -95,6 +101,13 @@ class Box:
             lambda message: self._log.emit(Notice(message, is_warning=True)),
         )
         self._deployed = Deployed(config, weights, sockets, self._note)
+        self._directory = self._names()
+        self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        entries, keep_s = EntryStore(self._ledger), config.ledger.keep_days * admin.DAY_S
+        self._feeder = Feeder(config.data / "journal", entries, self._log.emit, keep_s=keep_s)
+        self._usage = Usage(Reports(config.data / "journal", entries), time.time)
+        self._gate = self._new_gate()
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
@@ -109,6 +122,7 @@ class Box:
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
             office=self._office,
+            usage=self._usage,
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -122,10 +136,12 @@ class Box:
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        self._feeder.start()
         web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
+            asyncio.create_task(self._gate.watch()),
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(
                 discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
@@ -153,6 +169,10 @@ class Box:
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
+            self._journal.close()
+            await self._feeder.stop(LAST_WORDS_S)
+            self._usage.close()
+            self._ledger.close()
         _say("Stopped.")
         return 0
 
@@ -228,15 +248,39 @@ class Box:
     def _state(self) -> State:
         return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
 
+    def _names(self) -> Directory:
+        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
+        return Directory(self._deployed.routes, aliases, self._config.gate.upstream_slots)
+
+    def _new_gate(self) -> Gate:
+        own = self._config.gate
+        desk = LocalDesk(
+            self._directory.slots,
+            Windows(),
+            time.monotonic,
+            time.time,
+            queue_per_model=own.queue_per_model,
+            queue_per_owner=own.queue_per_owner,
+        )
+        return Gate(
+            self._keys.ring,
+            desk,
+            self._journal,
+            self._log.emit,
+            clock=time.monotonic,
+            now=time.time,
+            patience_s=own.patience_s,
+            background_calls=self._config.batches.concurrency,
+        )
+
     def _pipeline(self) -> Pipeline:
         limits = self._config.deadlines
-        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
         router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
         own = self._config.embeddings
         packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
         return Pipeline(
             self._gate,
-            Directory(self._deployed.routes, aliases),
+            self._directory,
             router,
             Vectors(router, self._cache, packing),
         )
@@ -248,7 +292,7 @@ class Box:
             faces=FACES,
             shelf=Shelf(self._config.data),
             disk=Disk(),
-            lanes=Lanes(self._gate, Pace(pace.concurrency, pace.busy_at)),
+            pace=Pace(pace.concurrency),
             limits=Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S),
             max_line_bytes=self._config.server.max_body_bytes,
             emit=self._log.emit,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scibox import __version__
 from scibox.core.errors import OperatorError
 
-from . import keys, owners, parts
+from . import keys, owners, parts, usage
 
 DESCRIPTION = "One OpenAI-compatible address over your own models."
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     keys.add(commands, common)
     owners.add(commands, common)
+    usage.add(commands, common)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from scibox.core import secret as secrets
@@ -30,6 +31,7 @@ class KeyRing:
 
     def __init__(self, known: Known, refresh: Callable[[], Awaitable[None]] = _nothing_newer) -> None:
         self._refresh = refresh
+        self._lock = threading.Lock()  # of those who change it: what has ended comes from several threads
         self._listed: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # when each key was last used, by its id; whoever keeps it takes it
         self.trouble: str | None = None  # why the database cannot be asked now
@@ -37,14 +39,16 @@ class KeyRing:
 
     def replace(self, known: Known) -> None:
         """Take what the database has now."""
-        self.known = known
-        self._by_id = {key.key_id: key for key in known.keys.values()}
-        self._ends = merge(known.ends, self._listed)
+        with self._lock:
+            self.known = known
+            self._by_id = {key.key_id: key for key in known.keys.values()}
+            self._ends = merge(known.ends, self._listed)
 
     def end(self, ends: Mapping[str, float]) -> None:
         """Keys (by id) and digests that have ended, or will have, whatever any database says later."""
-        self._listed = merge(self._listed, ends)
-        self._ends = merge(self._ends, ends)
+        with self._lock:
+            self._listed = merge(self._listed, ends)
+            self._ends = merge(self._ends, ends)
 
     @property
     def listed(self) -> Mapping[str, float]:

@@ -20,6 +20,7 @@ from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.usage import Usage
 from scibox.wire import errors
 from scibox.wire.document import openapi
 from scibox.wire.face import Face
@@ -37,6 +38,7 @@ from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .splitting import Splitting
+from .usage import UsageRoutes
 
 STATIC = Path(__file__).parent / "static" / "swagger"
 # Everything comes from this server; Swagger UI draws its icons from data: addresses.
@@ -54,6 +56,7 @@ class Door:
     files: Files
     batches: Batches
     office: Office
+    usage: Usage
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -98,10 +101,12 @@ def build(door: Door) -> Front:
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
     info = Info(door.pipeline, door.state, door.version)
+    usage = UsageRoutes(door.pipeline, door.usage)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
-    def calls(face: Face) -> Calls:
+    def calls(path: str, face: Face) -> Calls:
         return Calls(
+            path,
             face,
             door.pipeline,
             door.emit,
@@ -111,8 +116,8 @@ def api(door: Door) -> list[BaseRoute]:
         )
 
     return [
-        *(Route(path, calls(face), methods=["POST"]) for path, face in FACES.items()),
-        Route("/v2/rerank", calls(FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
+        *(Route(path, calls(path, face), methods=["POST"]) for path, face in FACES.items()),
+        Route("/v2/rerank", calls("/rerank", FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
         *FileRoutes(door.pipeline, door.files).routes(),
         *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),
@@ -122,9 +127,11 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models", info.models),
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
+        Route("/queue", info.queue),
         *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
-        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines()]),
+        *usage.routes(),
+        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines(), *usage.lines()]),
     ]
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from scibox.core.errors import NotFound
 from scibox.service.pipeline import Pipeline
-from scibox.wire import info
+from scibox.wire import info, waiting
 
 from .request import bearer
 
@@ -52,7 +52,12 @@ class Info:
         """Who am I: the key behind this secret."""
         key = await self._pipeline.enter(bearer(request.scope))
         names = [card.name for card in self._pipeline.directory.cards(key)]
-        return _json(info.render_key(key, names, iso))
+        return _json(info.render_key(key, names, await self._pipeline.allowances(key), iso))
+
+    async def queue(self, request: Request) -> Response:
+        """The calls of the key's owner that wait or run."""
+        key = await self._pipeline.enter(bearer(request.scope))
+        return _json(waiting.render_queue(await self._pipeline.places(key)))
 
 
 def iso(at: float) -> str:

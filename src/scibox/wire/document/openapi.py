@@ -17,6 +17,7 @@ from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Token
 from . import admin as openapi_admin
 from . import faces as openapi_faces
 from . import stored as openapi_stored
+from . import usage as openapi_usage
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",
@@ -138,6 +139,7 @@ _TYPES = [
     DetokenizeRequest,
     Text,
     *openapi_stored.TYPES,
+    *openapi_usage.TYPES,
     *openapi_admin.TYPES,
     Error,
     *openapi_faces.TYPES,
@@ -175,6 +177,7 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
                 "name": "Batches",
                 "description": "Many calls in the background, when nobody else needs the models.",
             },
+            {"name": openapi_usage.TAG, "description": "What calls cost, and which failed."},
             {"name": "Service", "description": "Free of charge, never limited."},
             {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
@@ -250,6 +253,7 @@ def _paths() -> dict[str, Any]:
             )
         },
         **openapi_stored.paths(_get, _errors),
+        **openapi_usage.paths(_get, openapi_admin.TAG),
         **openapi_admin.paths(_get),
         "/v1/key": {
             "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),

@@ -1,0 +1,268 @@
+"""All limits of all subjects: reserve when a call starts, settle when it has ended.
+
+The contract is `Limiter`; `Windows` keeps it in memory. An implementation that asks somebody else (a store
+that nodes share) answers later; that is why answers go to a callback. `Windows` calls it before it returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from .admission import Allowance, Subject, Wish
+from .quotas import Period, Quota
+from .types import NO_LIMITS, Limits
+from .windows import Window
+
+
+class Moment(NamedTuple):
+    """One reading of both clocks: monotonic seconds for rates, Unix seconds for quotas."""
+
+    clock: float
+    unix: float
+
+
+class Verdict(NamedTuple):
+    """Whether everything was taken; else nothing was, and which limit of which subject blocks.
+
+    Of several that block it is the one that does so longest. `wait_s`: try again after so many seconds; None:
+    when a call of that subject has ended (it is worth a try then in any case, since calls give back what they
+    did not use). `is_final`: waiting does not help before the day or month ends (`wait_s`), or ever
+    (infinite: the limit is 0).
+    """
+
+    taken: bool
+    subject: str = ""
+    limit: str = ""  # the field of `Limits`
+    amount: int = 0
+    wait_s: float | None = 0.0
+    is_final: bool = False
+
+
+TAKEN = Verdict(True)
+
+
+class Limiter(Protocol):
+    """Counts what subjects use. No method waits, and none raises for want of the place where it counts.
+
+    An answer goes to `done`, at once or later, exactly once, in the order of the questions; everything is
+    applied in the order it was called, so that a `take` after a `settle` sees what was given back. One that
+    answers later must answer all the same when the place it asks is away (from limits of its own). One that
+    shares with other nodes never says `wait_s=None`, since it would not hear of their calls' ends.
+    """
+
+    def take(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
+        """Reserve for a call that could start now, from every subject of the wish, or from none.
+
+        A call whose reservation is larger than a whole limit reserves all of it instead, so that no call is
+        impossible. Limits are taken as the wish names them: changed ones hold from now on, with what was
+        used.
+        """
+
+    def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
+        """A taken call has ended after so many LLM tokens (None: as reserved). Harmless twice.
+
+        What was not used is given back; calls and texts stay counted.
+        """
+
+    def allowances(
+        self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
+    ) -> None:
+        """What is left of each limit of these subjects, in the order of the fields of `Limits`."""
+
+    def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
+        """What the ledger says that a subject used today and this month; what is known already stays."""
+
+
+_WINDOWS = (  # the field, the length in seconds, what it counts
+    ("calls_per_second", 1.0, "calls"),
+    ("calls_per_minute", 60.0, "calls"),
+    ("tokens_per_minute", 60.0, "tokens"),
+    ("texts_per_minute", 60.0, "texts"),
+)
+_QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_per_month", "month"))
+
+
+class _Held:
+    """What one subject has used."""
+
+    __slots__ = ("allowed", "calls", "in_flight", "limits", "quotas", "texts", "tokens")
+
+    def __init__(self) -> None:
+        self.limits = NO_LIMITS
+        self.in_flight = 0
+        self.allowed = math.inf  # in flight
+        self.calls: dict[str, Window] = {}  # each under its field
+        self.tokens: dict[str, Window] = {}
+        self.texts: dict[str, Window] = {}
+        self.quotas: dict[str, Quota] = {}
+
+    def adopt(self, limits: Limits) -> None:
+        """Take changed limits; what was used stays used."""
+        self.limits = limits
+        self.allowed = math.inf if limits.calls_in_flight is None else limits.calls_in_flight
+        for field, length_s, unit in _WINDOWS:
+            windows: dict[str, Window] = getattr(self, unit)
+            if (amount := getattr(limits, field)) is None:
+                windows.pop(field, None)
+            else:
+                windows.setdefault(field, Window(amount, length_s)).amount = amount
+        for field, period in _QUOTAS:
+            if (amount := getattr(limits, field)) is None:
+                self.quotas.pop(field, None)
+            else:
+                self.quotas.setdefault(field, Quota(amount, period)).amount = amount
+
+    def windows(self) -> dict[str, Window]:
+        """All of them."""
+        return self.calls | self.tokens | self.texts
+
+    def is_idle(self, at: Moment) -> bool:
+        """Whether it is as if it had never been used."""
+        return (
+            not self.in_flight
+            and all(window.remaining(at.clock) == window.amount for window in self.windows().values())
+            and not any(quota.used for quota in self.quotas.values())
+        )
+
+    def has_room(self, tokens: int, texts: int, at: Moment) -> bool:
+        """Whether a call fits into every limit."""
+        if self.in_flight >= self.allowed:
+            return False
+        clock = at.clock
+        for window in self.calls.values():
+            if not window.has_room(1, clock):
+                return False
+        for window in self.tokens.values():
+            if tokens and not window.has_room(tokens, clock):
+                return False
+        for window in self.texts.values():
+            if texts and not window.has_room(texts, clock):
+                return False
+        return not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
+
+    def blocks(self, name: str, tokens: int, texts: int, at: Moment) -> Iterator[Verdict]:
+        """The limits that a call does not fit into."""
+        for field, quota in self.quotas.items():
+            if quota.is_used_up(at.unix):
+                yield Verdict(False, name, field, quota.amount, quota.reset_s(at.unix), is_final=True)
+            elif quota.is_reserved(at.unix):
+                yield Verdict(False, name, field, quota.amount, None)
+        if self.in_flight >= self.allowed:
+            wait_s = None if self.allowed else math.inf
+            yield Verdict(False, name, "calls_in_flight", int(self.allowed), wait_s, not self.allowed)
+        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
+            for field, window in windows.items():
+                if units and (wait_s := window.wait_for(units, at.clock)):
+                    yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
+
+    def take(self, tokens: int, texts: int, at: Moment) -> _Taken:
+        """Reserve for a call that fits."""
+        self.in_flight += 1
+        for window in self.calls.values():
+            window.reserve(1)
+        for window in self.texts.values():
+            window.reserve(texts)
+        windows = [(window, window.reserve(tokens)) for window in self.tokens.values()]
+        quotas = [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
+        return self, windows, quotas
+
+
+# What a call has taken of a subject: of windows the units, of quotas the period they are of.
+_Taken = tuple[_Held, list[tuple[Window, int]], list[tuple[Quota, float]]]
+
+
+class Windows:
+    """The limits in memory of one process; exact. A clock that steps back is taken to stand still."""
+
+    SWEEP_AT = 1_024  # subjects; then, and whenever they have doubled since, idle ones are forgotten
+
+    def __init__(self) -> None:
+        self._held: dict[str, _Held] = {}
+        self._running: dict[str, tuple[float, int, list[_Taken]]] = {}  # when, and how many tokens
+        self._sweep_at = self.SWEEP_AT
+        self._clock = 0.0
+
+    def take(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
+        """Reserve from every subject of the wish, or from none."""
+        at = self._onward(at)
+        tokens, texts = wish.prompt_tokens + wish.completion_tokens, wish.texts
+        held = [self._find(subject, at) for subject in wish.subjects]
+        for of in held:
+            if not of.has_room(tokens, texts, at):
+                done(self._blocked(wish, tokens, at))
+                return
+        taken = [of.take(tokens, texts, at) for of in held]
+        self._running[wish.call_id] = (at.clock, tokens, taken)
+        done(TAKEN)
+
+    def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
+        """A taken call has ended: give back what it did not use, charge what it used beyond."""
+        running = self._running.pop(call_id, None)
+        if running is None:
+            return
+        at = self._onward(at)
+        taken_at, reserved, taken = running
+        used = reserved if tokens is None else tokens
+        for of, windows, quotas in taken:
+            of.in_flight -= 1
+            for window, units in windows:
+                window.settle(taken_at, units, used, at.clock)
+            for quota, period in quotas:
+                quota.settle(period, reserved, used, at.unix)
+
+    def allowances(
+        self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
+    ) -> None:
+        """What is left, at once."""
+        at = self._onward(at)
+        done([left for subject in subjects for left in self._left(subject, at)])
+
+    def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
+        """What the ledger says of today and this month."""
+        for field, quota in self._find(subject, at).quotas.items():
+            quota.load(day_tokens if field == "tokens_per_day" else month_tokens, at.unix)
+
+    def _onward(self, at: Moment) -> Moment:
+        if at.clock < self._clock:
+            return Moment(self._clock, at.unix)
+        self._clock = at.clock
+        return at
+
+    def _left(self, subject: Subject, at: Moment) -> Iterator[Allowance]:
+        name, of = subject.name, self._find(subject, at)
+        for field, window in of.windows().items():
+            left, reset_s = window.remaining(at.clock), window.reset_s(at.clock)
+            yield Allowance(name, field, window.amount, left, reset_s)
+        if (allowed := of.limits.calls_in_flight) is not None:
+            yield Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0)
+        for field, quota in of.quotas.items():
+            yield Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
+
+    def _blocked(self, wish: Wish, tokens: int, at: Moment) -> Verdict:
+        blocks = (
+            verdict
+            for subject in wish.subjects
+            for verdict in self._find(subject, at).blocks(subject.name, tokens, wish.texts, at)
+        )
+        return max(blocks, key=_gravity)
+
+    def _find(self, subject: Subject, at: Moment) -> _Held:
+        of = self._held.get(subject.name)
+        if of is None:
+            if len(self._held) >= self._sweep_at:
+                self._forget_idle(at)
+            of = self._held[subject.name] = _Held()
+        if of.limits is not subject.limits and of.limits != subject.limits:
+            of.adopt(subject.limits)
+        return of
+
+    def _forget_idle(self, at: Moment) -> None:
+        self._held = {name: of for name, of in self._held.items() if not of.is_idle(at)}
+        self._sweep_at = max(self.SWEEP_AT, 2 * len(self._held))
+
+
+def _gravity(verdict: Verdict) -> tuple[bool, float]:
+    """Final ones first, then the longest wait, then those for another call's end."""
+    return verdict.is_final, -1.0 if verdict.wait_s is None else verdict.wait_s
