@@ -71,7 +71,8 @@ def test_secrets_and_prompts_are_found_nowhere(data: Path, configuration: Path) 
         serve.until_ready()
         operator = serve.operator_secret()
         made = serve.post("/admin/v1/keys", {"owner": "canary", "role": "operator"}, operator)[1]
-        rotated = serve.post(f"/admin/v1/keys/{made['id']}/rotate", {"overlap_s": 600}, operator)[1]
+        serve.post("/admin/v1/keys", {"owner": "another"}, made["secret"])  # the log says who did it
+        rotated = serve.post(f"/admin/v1/keys/{made['id']}/rotate", {"overlap_s": 600}, made["secret"])[1]
         mistyped = made["secret"][:-1] + ("x" if made["secret"][-1] != "x" else "y")
         unknown = secrets.compose([5] * secrets.RANDOM_CHARS)
         canaries = [made["secret"], rotated["secret"], mistyped, unknown]
