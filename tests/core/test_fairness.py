@@ -123,6 +123,16 @@ def test_a_call_that_was_cheaper_than_expected_brings_its_owner_forward() -> Non
     assert drain(queue)[:2] == ["b 0", "a 1"]
 
 
+def test_owners_whose_calls_cost_nothing_take_turns() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2):
+        queue.enter(wish(f"a {number}", "a", prompt=0, completion=0), 0.0)
+    for number in range(2):
+        queue.enter(wish(f"b {number}", "b", prompt=0, completion=0), 0.0)
+
+    assert [call_id[0] for call_id in drain(queue)] == ["a", "b", "a", "b"]
+
+
 def test_a_call_that_is_put_back_is_not_charged() -> None:
     queue = FairQueue("m", 1)
     for number in range(2):
