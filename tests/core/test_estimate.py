@@ -90,6 +90,23 @@ def test_a_newcomer_of_a_parked_owner_is_told_the_limits_wait_when_many_wait() -
     assert told.eta_s == pytest.approx(50.0 + 30 * 2.0)
 
 
+def test_newcomers_of_a_parked_owner_are_told_its_limits_pace_after_the_queue_was_looked_at() -> None:
+    queue = FairQueue("m", 100)
+    warm(queue, 0.1)
+    for number in range(30):
+        queue.enter(wish(str(number)), 0.0)
+    queue.pick(0.0)
+    queue.put_back("0", Verdict(False, "owner:a", "calls_per_minute", 30, 50.0), 0.0)
+    queue.places(0.0)
+    for number in range(30, 60):
+        queue.enter(wish(str(number)), 0.0)
+
+        told = queue.estimate(str(number), 0.0)
+
+        assert told is not None
+        assert told.eta_s == pytest.approx(50.0 + number * 2.0)
+
+
 def test_a_parked_owner_saves_up_no_turns_for_when_it_comes_back() -> None:
     queue = FairQueue("m", 1)
     warm(queue, 5.0)
