@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import threading
 import time
@@ -218,6 +219,23 @@ def test_a_migration_that_fails_leaves_the_tables_as_they_were(place: str) -> No
         pass
 
     assert sorts(place) == [("apple", 1)]
+
+
+def test_a_full_disk_is_a_database_that_is_away(tmp_path: Path) -> None:
+    """The system lets this process write no file beyond a size, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Sql(f"sqlite://{tmp_path}/tables.db", FRUITS)) as sql:
+        put(sql, "apple")
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
+            with pytest.raises(DatabaseAway), sql.writing() as db:
+                db.run_many("INSERT INTO fruits (name) VALUES (?)", [(f"{n:01000}",) for n in range(5000)])
+            assert names(sql) == ["apple"]  # reading goes on
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        put(sql, "pear")
+
+        assert names(sql) == ["apple", "pear"]
 
 
 # -- PostgreSQL alone: it may be stopped, hang, and hold several sets of tables
