@@ -59,7 +59,7 @@ def names(sql: Sql) -> list[str]:
 
 
 def sorts(place: str) -> list[Row]:
-    with closing(Sql(place, MORE_FRUITS)) as sql, sql.reading() as db:
+    with closing(Sql(place, MORE_FRUITS, patience_s=60)) as sql, sql.reading() as db:
         return db.rows("SELECT * FROM sorts")
 
 
@@ -202,7 +202,7 @@ def test_several_bring_tables_forward_at_once(place: str) -> None:
     start = threading.Barrier(4)
 
     def use(_: int) -> list[Row]:
-        start.wait(10)
+        start.wait(60)
         return sorts(place)
 
     with ThreadPoolExecutor(4) as threads:
@@ -347,8 +347,8 @@ def test_the_operator_is_made_once_though_several_try(place: str) -> None:
     start = threading.Barrier(4)
 
     def first(_: int) -> str | None:
-        with KeyStore(place) as store:
-            start.wait(10)
+        with KeyStore(place, patience_s=60) as store:  # disks of busy machines may take seconds
+            start.wait(60)
             return admin.ensure_operator(store, 1.0)
 
     with ThreadPoolExecutor(4) as threads:
