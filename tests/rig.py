@@ -14,7 +14,9 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
+from scibox.core.errors import OperatorError
 from scibox.core.events import CallEnded, Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -40,6 +42,7 @@ from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
 from scibox.store.entries import LEDGER, EntryStore
@@ -51,6 +54,7 @@ from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
 SECRET = secret.compose([7] * secret.RANDOM_CHARS)
@@ -128,6 +132,27 @@ class Rig:
         async with asyncio.timeout(seconds):
             while self.gate.in_flight or self.engine.in_flight:
                 await asyncio.sleep(0.005)
+
+
+@dataclass
+class Models:
+    """Models that are all well."""
+
+    routes: list[Route]
+    is_ready: bool = True
+
+    def answering(self) -> list[str]:
+        return self.names()
+
+    def names(self) -> list[str]:
+        return [route.card.name for route in self.routes]
+
+    def conditions(self) -> list[Condition]:
+        return []
+
+
+async def reload() -> Reloaded:
+    raise OperatorError("a rig has no configuration")
 
 
 @contextlib.contextmanager
@@ -222,19 +247,16 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
+            before = (dead,) if fallback else ()
             routes = [
-                Route(
-                    ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
-                    (dead, chatty) if fallback else (chatty,),
-                ),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (dead, vectors) if fallback else (vectors,),
+                    (*before, vectors),
                     rules or EmbeddingRules(),
                 ),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
             ]
-            if ranker:
-                routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
             desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
@@ -280,24 +302,24 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 office=office,
                 usage=usage,
                 emit=events.append,
-                state=lambda: "ok",
+                status=Status(gate, Models(routes), "0"),
+                reload=reload,
                 ending=asyncio.Event(),
-                version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
                 cors_origins=cors_origins,
             )
             listen = server.Listen("127.0.0.1", 0, patience=patience or Patience())
             sock = server.bind(listen)
-            front = app.build(door)
-            web = server.server(front, listen)
+            web = server.server(front := app.build(door), listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
             running = asyncio.gather(runner.run(), gate.watch())
             port = sock.getsockname()[1]
-            headers = {"authorization": f"Bearer {SECRET}"}
             try:
                 async with httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
+                    base_url=f"http://127.0.0.1:{port}",
+                    headers={"authorization": f"Bearer {SECRET}"},
+                    timeout=15,
                 ) as http:
                     connections = web.server_state.connections
                     more = (

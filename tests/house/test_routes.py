@@ -15,6 +15,7 @@ from scibox.wire.document import openapi
 # Whoever adds to this list says why: everything else needs a key (PROMISES K3).
 PUBLIC = {
     ("GET", "/health"),  # load balancers have none
+    ("GET", "/ready"),
     ("GET", "/"),  # the description of the API, and what draws it
     ("GET", "/openapi.json"),
     ("GET", "/static/swagger"),
