@@ -181,7 +181,7 @@ class Supervisor:
             start_new_session=True,
         )
         assert process.stdin is not None
-        # It may be gone already; its exit code says more. uvloop has a RuntimeError for a pipe that is closed.
+        # It may be gone already; its exit code says more. uvloop raises RuntimeError for a closed pipe.
         with suppress(ConnectionError, RuntimeError):
             process.stdin.write(self.command.settings.rstrip(b"\n") + b"\n")
             await process.stdin.drain()
