@@ -24,7 +24,7 @@ from scibox.core.types import Limits as Allowed
 from scibox.engines.fake import FakeEngine
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing
+from scibox.gate.keyring import KeyRing, unavailable
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
@@ -47,6 +47,7 @@ from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
 from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore, Known
+from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
 from scibox.store.sql import Sql
@@ -113,6 +114,8 @@ class Rig:
     runner: Runner
     shelf: Shelf
     ring: KeyRing
+    store: KeyStore
+    folder: Path
     desk: LocalDesk
     journal: Notebook
     events: list[Event] = field(default_factory=list)
@@ -167,7 +170,10 @@ def office_of(
     store.add((known, digest) for digest, known in KEYS.items())
 
     async def refresh() -> None:
-        ring.replace(store.load()[1])
+        try:
+            ring.replace(store.load()[1])
+        except DatabaseAway:
+            raise unavailable() from None
 
     revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
     return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
@@ -287,7 +293,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 now=now,
             )
             runner = Runner(tools)
-            office, store = office_of(tools.pipeline, ring, data or folder, now)
+            office, store = office_of(tools.pipeline, ring, folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
@@ -316,7 +322,18 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                     timeout=15,
                 ) as http:
                     connections = web.server_state.connections
-                    more = (front, connections, runner, tools.shelf, ring, desk, journal, events)
+                    more = (
+                        front,
+                        connections,
+                        runner,
+                        tools.shelf,
+                        ring,
+                        store,
+                        folder,
+                        desk,
+                        journal,
+                        events,
+                    )
                     yield Rig(http, port, engine, gate, door, *more)
             finally:
                 await runner.stop(2.0)
