@@ -19,6 +19,7 @@ from scibox.core.types import Dialect, Key, ModelCard, Thinking
 from scibox.engines.fake import FakeEngine
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
+from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
@@ -189,6 +190,7 @@ async def rig(
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
+                repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,

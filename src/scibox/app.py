@@ -25,6 +25,7 @@ from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
+from scibox.gate.repeats import LocalRepeats
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
@@ -98,6 +99,7 @@ class Box:
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
+            repeats=LocalRepeats(config.gate.repeat_keep_s, config.gate.repeat_bytes, time.monotonic),
             version=__version__,
             heartbeat_s=config.server.heartbeat_s,
             max_body_bytes=config.server.max_body_bytes,

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.gate.repeats import Repeats
 from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.pipeline import Pipeline
@@ -53,6 +54,7 @@ class Door:
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
+    repeats: Repeats
     version: str
     heartbeat_s: float
     max_body_bytes: int
@@ -101,6 +103,7 @@ def api(door: Door) -> list[BaseRoute]:
             door.pipeline,
             door.emit,
             door.ending,
+            door.repeats,
             heartbeat_s=door.heartbeat_s,
             max_body_bytes=door.max_body_bytes,
         )
