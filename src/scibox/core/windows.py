@@ -1,0 +1,109 @@
+"""One rate limit: a sliding window in fine cells.
+
+What is taken counts until its whole cell is older than the window, so that no window of that length, wherever
+it begins, ever holds more than the amount; for that a cell's units stay up to one cell (a thousandth of the
+window) longer than they must: 99.9 % of the limit is usable. The clock must be monotonic; one that steps back
+all the same is taken to stand still. After a pause, however long, the window is as full as if nobody had paused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+CELLS = 1_000
+
+
+class Window:
+    """At most `amount` units in any `length_s` seconds. `now` is in monotonic seconds."""
+
+    __slots__ = ("_cell_s", "_cells", "_latest", "_order", "amount", "length_s", "used")
+
+    def __init__(self, amount: int, length_s: float) -> None:
+        self.amount = amount  # may be changed: what was used stays used
+        self.length_s = length_s
+        self.used = 0  # in the window as it was last looked at
+        self._cell_s = length_s / CELLS
+        self._latest = 0
+        self._cells: dict[int, int] = {}
+        self._order: deque[int] = deque()  # the cells' numbers, oldest first
+
+    def clamp(self, units: int) -> int:
+        """What to reserve for a call of so many units: all of the limit at most, so that no call is impossible.
+
+        What it uses beyond is charged when it is known (`settle`), and then the next one waits longer.
+        """
+        return min(units, self.amount)
+
+    def wait_for(self, units: int, now: float) -> float:
+        """Seconds until `units` (clamped) fit; 0.0: now. Infinite where the amount is 0."""
+        self._advance(now)
+        return self._wait(units, now)
+
+    def take(self, units: int, now: float) -> bool:
+        """Take `units` (clamped) if they fit now."""
+        cell = self._advance(now)
+        if self._wait(units, now) > 0:
+            return False
+        self._add(cell, self.clamp(units))
+        return True
+
+    def settle(self, taken_at: float, reserved: int, used: int, now: float) -> None:
+        """The call has used that many of the units reserved for it (as clamped) at `taken_at`.
+
+        The rest is given back where it was taken. More than that is charged now, when it becomes known; the
+        window may then hold more than its amount, and the next call waits until that has passed.
+        """
+        cell = self._advance(now)
+        if used > reserved:
+            self._add(cell, used - reserved)
+            return
+        taken_in = min(int(taken_at / self._cell_s), self._latest)
+        if taken_in in self._cells:  # else it has passed, and nothing of it counts any more
+            self._cells[taken_in] -= reserved - used
+            self.used -= reserved - used
+
+    def remaining(self, now: float) -> int:
+        """Units that could be taken now."""
+        self._advance(now)
+        return max(0, self.amount - self.used)
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until the whole amount is there again."""
+        self._advance(now)
+        return next((self._passes(cell, now) for cell in reversed(self._order) if self._cells[cell]), 0.0)
+
+    def _advance(self, now: float) -> int:
+        """Forget the cells that have passed; the number of the present one."""
+        cell = int(now / self._cell_s)
+        if cell <= self._latest:
+            return self._latest
+        self._latest = cell
+        order = self._order
+        while order and order[0] < cell - CELLS:
+            self.used -= self._cells.pop(order.popleft())
+        return cell
+
+    def _add(self, cell: int, units: int) -> None:
+        if cell in self._cells:
+            self._cells[cell] += units
+        else:
+            self._cells[cell] = units
+            self._order.append(cell)
+        self.used += units
+
+    def _wait(self, units: int, now: float) -> float:
+        if self.amount <= 0:
+            return math.inf
+        excess = self.used + min(units, self.amount) - self.amount
+        if excess <= 0:
+            return 0.0
+        for cell in self._order:
+            excess -= self._cells[cell]
+            if excess <= 0:
+                return self._passes(cell, now)
+        raise AssertionError("an empty window has room")
+
+    def _passes(self, cell: int, now: float) -> float:
+        """Seconds until a cell counts no longer; a thousandth of a cell more, since quotients are rounded."""
+        return max((cell + CELLS + 1.001) * self._cell_s - now, self._cell_s / 1_000)
