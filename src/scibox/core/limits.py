@@ -135,6 +135,13 @@ class _Held:
                 yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
 
 
+class Content(NamedTuple):
+    """What the windows of one subject hold, as it can be told to another place that counts."""
+
+    subject: str
+    windows: list[tuple[str, list[tuple[float, int]]]]  # the field; monotonic seconds and units
+
+
 class _Reservation(NamedTuple):
     """What a running call has taken."""
 
@@ -207,6 +214,18 @@ class Windows:
         """What the ledger says of today and this month."""
         for field, quota in self._find(subject, at).quotas:
             quota.load(day_tokens if field == "tokens_per_day" else month_tokens, at.unix)
+
+    def contents(self, at: Moment) -> Iterator[Content]:
+        """What all windows hold now."""
+        at = self._onward(at)
+        for name, of in self._held.items():
+            yield Content(name, [(field, window.contents(at.clock)) for field, _, window in of.windows])
+
+    def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
+        """Subject, field, and what calls that have ended used of it."""
+        for name, of in self._held.items():
+            for field, quota in of.quotas:
+                yield name, field, quota.used_at(at.unix)
 
     def _onward(self, at: Moment) -> Moment:
         if at.clock < self._clock:
