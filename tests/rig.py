@@ -14,9 +14,13 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.entries import Entry, Opened
 from scibox.core.events import CallEnded, Event
-from scibox.core.types import Dialect, Key, ModelCard, Thinking
+from scibox.core.limits import Windows
+from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
+from scibox.core.types import Limits as Allowed
 from scibox.engines.fake import FakeEngine
+from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing
 from scibox.gate.repeats import LocalRepeats
@@ -30,10 +34,9 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
-from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
-from scibox.service.work import Tools
+from scibox.service.work import Pace, Tools
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
@@ -61,6 +64,26 @@ KEYS = {
 }
 
 
+class Notebook:
+    """A journal in memory; `on_entry` is asked before an entry is taken."""
+
+    def __init__(self) -> None:
+        self.begun: list[Opened] = []
+        self.entries: list[Entry] = []
+
+    def check(self) -> None:
+        """There is always room."""
+
+    def opened(self, record: Opened) -> None:
+        self.begun.append(record)
+
+    def ended(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    async def settled(self) -> None:
+        """Memory is safe enough."""
+
+
 @dataclass
 class Rig:
     """A running gateway."""
@@ -75,7 +98,13 @@ class Rig:
     runner: Runner
     shelf: Shelf
     ring: KeyRing
+    desk: LocalDesk
+    journal: Notebook
     events: list[Event] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.journal.entries
 
     @property
     def ended(self) -> list[CallEnded]:
@@ -116,6 +145,15 @@ async def rig(
     packing: Packing | None = None,
     cache_file: Path | None = None,
     ranker: bool = False,
+    keys: Mapping[str, Key] | None = None,
+    owners: Mapping[str, Owner] | None = None,
+    slots: int | None = None,
+    patience_s: float = 60.0,
+    model_limits: Allowed = NO_LIMITS,
+    owner_limits: Allowed = NO_LIMITS,
+    price: Price | None = None,
+    queue_per_model: int = 1_000,
+    queue_per_owner: int = 200,
     **vectors_replica: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
@@ -123,7 +161,8 @@ async def rig(
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
     how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
     `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
-    `ranker`: one more model, of kind `rerank`.
+    `ranker`: one more model, of kind `rerank`. `keys` (by digest) are there beside the usual ones, `owners` by
+    name; `slots` of the replica of `chatty`; `model_limits`, `owner_limits` and `price` are of both models.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -147,35 +186,53 @@ async def rig(
                 Address.parse(f"unix:{folder}/nobody.sock"), "fake-model", counts=tokenizer == "llama"
             )
             events: list[Event] = []
-            ring = KeyRing(KEYS)
-            gate = Gate(ring, events.append, time.monotonic, time.time)
+            chatty = replace(chatty, slots=slots)
+            ring = KeyRing(KEYS | dict(keys or {}))
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
+            limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
             routes = [
                 Route(
-                    ModelCard("chatty", "chat", "scibox", 1, 8192), (dead, chatty) if fallback else (chatty,)
+                    ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
+                    (dead, chatty) if fallback else (chatty,),
                 ),
                 Route(
-                    ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32),
+                    ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
                     (dead, vectors) if fallback else (vectors,),
                     rules or EmbeddingRules(),
                 ),
             ]
             if ranker:
                 routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
+            directory = Directory(routes, aliases or {"gpt-test": "chatty"})
+            bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
+            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+            journal = Notebook()
+            pace = pace or Pace(4, (0.01, 0.02, 0.04))
+            gate = Gate(
+                ring,
+                desk,
+                journal,
+                events.append,
+                clock=time.monotonic,
+                now=time.time,
+                patience_s=patience_s,
+                background_calls=pace.concurrency,
+                owner=lambda name: (owners or {}).get(name) or Owner(name),
+            )
             remembered = 2**24 if cache_file else 0
             cache = VectorCache(remembered, cache_file, remembered, lambda message: None)
             tools = Tools(
                 pipeline=Pipeline(
                     gate,
-                    Directory(routes, aliases or {"gpt-test": "chatty"}),
+                    directory,
                     router,
                     Vectors(router, cache, packing or Packing()),
                 ),
                 faces=FACES,
                 shelf=Shelf(data or folder),
                 disk=Disk(),
-                lanes=Lanes(gate, pace or Pace(4, 8, (0.01, 0.02, 0.04))),
+                pace=pace,
                 limits=limits or Limits(2**20, 2**22, 3600.0),
                 max_line_bytes=max_body_bytes,
                 emit=events.append,
@@ -201,7 +258,7 @@ async def rig(
             front = app.build(door)
             web = server.server(front, listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
-            running = asyncio.create_task(runner.run())
+            running = asyncio.gather(runner.run(), gate.watch())
             port = sock.getsockname()[1]
             headers = {"authorization": f"Bearer {SECRET}"}
             try:
@@ -209,11 +266,12 @@ async def rig(
                     base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
                 ) as http:
                     connections = web.server_state.connections
-                    more = (front, connections, runner, tools.shelf, ring, events)
+                    more = (front, connections, runner, tools.shelf, ring, desk, journal, events)
                     yield Rig(http, port, engine, gate, door, *more)
             finally:
                 await runner.stop(2.0)
                 running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
                 await server.stop(web, task)
                 client.close()
                 cache.close()

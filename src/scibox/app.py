@@ -21,8 +21,10 @@ from scibox import __version__, banner
 from scibox.config import Config, Deployment
 from scibox.core.errors import OperatorError
 from scibox.core.events import Notice
+from scibox.core.limits import Windows
 from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
+from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, follow
 from scibox.gate.repeats import LocalRepeats
@@ -30,6 +32,7 @@ from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
@@ -40,10 +43,9 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
-from scibox.service.lanes import Lanes, Pace
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
-from scibox.service.work import Tools
+from scibox.service.work import Pace, Tools
 from scibox.store.keys import KeyStore
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
@@ -81,7 +83,6 @@ class Box:
         self._stop = asyncio.Event()
         self._client = Client(config.deadlines.connect_s)
         self._ring = KeyRing(store.by_digest())
-        self._gate = Gate(self._ring, self._log.emit, time.monotonic, time.time)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -89,6 +90,9 @@ class Box:
             lambda message: self._log.emit(Notice(message, is_warning=True)),
         )
         self._deployed = Deployed(config, weights, sockets, self._note)
+        self._directory = self._names()
+        self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._gate = self._new_gate()
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
@@ -114,6 +118,7 @@ class Box:
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
             asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
+            asyncio.create_task(self._gate.watch()),
             asyncio.create_task(
                 discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
             ),
@@ -137,6 +142,7 @@ class Box:
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
+            self._journal.close()
         _say("Stopped.")
         return 0
 
@@ -193,15 +199,39 @@ class Box:
     def _state(self) -> State:
         return "ok" if all(child.state == "ready" for child in self._deployed.children) else "starting"
 
+    def _names(self) -> Directory:
+        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
+        return Directory(self._deployed.routes, aliases, self._config.gate.upstream_slots)
+
+    def _new_gate(self) -> Gate:
+        own = self._config.gate
+        desk = LocalDesk(
+            self._directory.slots,
+            Windows(),
+            time.monotonic,
+            time.time,
+            queue_per_model=own.queue_per_model,
+            queue_per_owner=own.queue_per_owner,
+        )
+        return Gate(
+            self._ring,
+            desk,
+            self._journal,
+            self._log.emit,
+            clock=time.monotonic,
+            now=time.time,
+            patience_s=own.patience_s,
+            background_calls=self._config.batches.concurrency,
+        )
+
     def _pipeline(self) -> Pipeline:
         limits = self._config.deadlines
-        aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
         router = Router(self._client, Deadlines(limits.first_chunk_s, limits.next_chunk_s, limits.total_s))
         own = self._config.embeddings
         packing = Packing(own.texts_per_call, own.tokens_per_call, own.calls_at_once)
         return Pipeline(
             self._gate,
-            Directory(self._deployed.routes, aliases),
+            self._directory,
             router,
             Vectors(router, self._cache, packing),
         )
@@ -213,7 +243,7 @@ class Box:
             faces=FACES,
             shelf=Shelf(self._config.data),
             disk=Disk(),
-            lanes=Lanes(self._gate, Pace(pace.concurrency, pace.busy_at)),
+            pace=Pace(pace.concurrency),
             limits=Limits(own.max_file_bytes, own.max_owner_bytes, own.keep_days * admin.DAY_S),
             max_line_bytes=self._config.server.max_body_bytes,
             emit=self._log.emit,

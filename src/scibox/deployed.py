@@ -22,6 +22,10 @@ from scibox.models.ready import Weights, identity, local
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.upstream.address import Address
 
+# Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So
+# many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
+# fair queue.
+_EMBEDDING_SLOTS = 16
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 
 
@@ -52,6 +56,9 @@ class Deployed:
             created=int(time.time()),
             context=model.context or replicas[0].context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
+            limits=model.limits,
+            owner_limits=model.owner_limits,
+            price=model.price,
         )
         return Route(card, replicas, self._rules(model))
 
@@ -82,6 +89,7 @@ class Deployed:
                 context=model.context,
                 dialect=deployment.dialect,
                 thinking=model.reasoning,
+                slots=deployment.slots,
             )
         path = self._sockets / f"{len(self.children)}.sock"
         command, context = self._command(model, deployment, path)
@@ -94,7 +102,15 @@ class Deployed:
             counts=True,
             dialect=_DIALECTS.get(deployment.engine or "", "openai"),
             thinking=_thinking(model, deployment),
+            slots=self._slots(model, deployment),
         )
+
+    def _slots(self, model: Model, deployment: Deployment) -> int | None:
+        """Calls at the same time, as the child is told it."""
+        if model.kind == "embedding":
+            return _EMBEDDING_SLOTS
+        default = self._config.llama.slots if deployment.engine == "llama" else None
+        return deployment.slots or default
 
     def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:
         """How to start a child of ours, and the context of one call there, in LLM tokens."""

@@ -129,14 +129,14 @@ async def test_a_call_whose_clients_have_all_left_is_cancelled() -> None:
         return Made(Answer(200, b"quick"), is_kept=True)
 
     name = Name(b"name", b"digest")
-    clients = [asyncio.create_task(once.answer(name, stall)) for _ in range(3)]
+    clients = [asyncio.create_task(once.make(name, stall)) for _ in range(3)]
     for client in clients:
         await asyncio.sleep(0.1)
         assert not cancelled.is_set()
         client.cancel()
     await asyncio.wait_for(cancelled.wait(), 5)
 
-    assert await once.answer(name, quick) == Answer(200, b"quick")  # nothing was left behind
+    assert (await once.make(name, quick)).answer == Answer(200, b"quick")  # nothing was left behind
 
 
 @pytest.mark.parametrize("fault", [Script(status=500), Script(fault="reset"), Script(fault="garbage")])

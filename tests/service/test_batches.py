@@ -19,7 +19,7 @@ from scibox.core import secret
 from scibox.engines.fake_dialect import prompt_text, words_about
 from scibox.engines.fake_script import Script
 from scibox.service.files import Limits
-from scibox.service.lanes import Pace
+from scibox.service.work import Pace
 
 SLOW = Script(first_chunk_delay_s=0.05)
 STUCK = Script(fault="stall", after_chunks=1)

@@ -98,7 +98,6 @@ class Batches:
     """How batches run beside other calls."""
 
     concurrency: Slots = 2
-    busy_at: Slots = 4
 
 
 @dataclass(frozen=True, slots=True)

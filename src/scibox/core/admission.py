@@ -41,16 +41,6 @@ class Wish(Struct, frozen=True):
     subjects: tuple[Subject, ...]  # those with limits
 
 
-class Place(Struct, frozen=True):
-    """Where a call stands in its queue: 1 is next. `eta_s` is how long it will probably still wait."""
-
-    call_id: str
-    model: str
-    position: int
-    eta_s: float
-    waited_s: float
-
-
 class Allowance(Struct, frozen=True):
     """One limit as its holder sees it: `unit` is that of the field in `Limits`."""
 
@@ -61,6 +51,20 @@ class Allowance(Struct, frozen=True):
     reset_s: float  # until all of it is there again
 
 
+class Place(Struct, frozen=True):
+    """Where a call stands in its queue: 1 is next, 0 has started. `eta_s` is how long it will still wait."""
+
+    call_id: str
+    model: str
+    position: int
+    eta_s: float
+    waited_s: float
+    ran_s: float = 0.0  # since it started
+    came_at: int = 0  # where it stood when it came
+    expected_s: float = 0.0  # how long it was expected to wait then
+    allowances: tuple[Allowance, ...] = ()  # of its limits; told to who waits, not in lists
+
+
 class Grant(Struct, frozen=True):
     """The call may start: it holds a slot of that deployment until it leaves."""
 
@@ -68,6 +72,7 @@ class Grant(Struct, frozen=True):
     position: int  # where it stood when it came; 0: it did not wait
     waited_s: float
     allowances: tuple[Allowance, ...] = ()
+    expected_s: float = 0.0  # how long it was expected to wait when it came
 
 
 class Desk(Protocol):
@@ -76,8 +81,12 @@ class Desk(Protocol):
     A refusal is raised: `RateLimited`, `QuotaExceeded`, `Busy`, `Draining`.
     """
 
-    async def enter(self, wish: Wish, on_place: Callable[[Place], None]) -> Grant:
-        """Wait until the call may start; `on_place` hears where it stands. Cancelled, it leaves at once."""
+    async def enter(self, wish: Wish, on_place: Callable[[Place], None] | None) -> Grant:
+        """Wait until the call may start. Cancelled, it leaves at once.
+
+        `on_place` hears where it stands: first after about a second, when it is clear that it will not be
+        refused at once, then every second or two. None: nobody wants to hear it.
+        """
 
     def charge(self, call_id: str, completion_tokens: int) -> None:
         """That many LLM tokens more have been generated for it. Never waits."""
@@ -89,4 +98,7 @@ class Desk(Protocol):
         """What is left of these limits."""
 
     async def places(self, owner: str) -> Sequence[Place]:
-        """Where the waiting calls of an owner stand."""
+        """Where the calls of an owner stand, those that have started too."""
+
+    async def has_room(self, models: Sequence[str]) -> str | None:
+        """The first of these models that would start a call now, to be suggested instead of a busy one."""

@@ -36,7 +36,9 @@ NEXT: Mapping[Status, frozenset[Status]] = {
 WINDOW_S = 86_400.0  # the one completion window that there is: "24h"
 MOST_LINES = 50_000  # OpenAI's bound
 MOST_PROBLEMS = 100  # shown of a wrong input file
-PASSING = frozenset({429, 502, 503, 504})  # trying again can help
+LIMITED = 429
+LIMITED_S = 60.0  # between two looks whether a quota has room again
+PASSING = frozenset({502, 503, 504})  # trying again can help
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,15 @@ def end(
 def retry_after_s(
     status: int, hint_s: float | None, attempts: int, delays_s: tuple[float, ...]
 ) -> float | None:
-    """How long a line waits before its next attempt after `attempts` of them; None: this answer counts."""
+    """How long a line waits before its next attempt after `attempts` of them; None: this answer counts.
+
+    A limit or a quota of its owner's never ends a line: it is tried again until the batch's window is over.
+    """
+    if status == LIMITED:
+        return hint_s or LIMITED_S
     if status not in PASSING or attempts > len(delays_s):
         return None
     return max(delays_s[attempts - 1], hint_s or 0.0)
-
-
-def may_start(interactive: int, lines: int, concurrency: int, busy_at: int) -> bool:
-    """Whether one more line may start beside `interactive` calls and `lines` in flight: others come first."""
-    return lines < concurrency and interactive + lines < busy_at
 
 
 def _move(batch: Batch, status: Status, now: float, **changes: object) -> Batch:

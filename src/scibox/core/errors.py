@@ -219,7 +219,7 @@ class Draining(SciBoxError):
 
 
 class StorageUnavailable(SciBoxError):
-    """The disk or the database of files and batches does not work now; calls go on without it."""
+    """The disk or a database does not work now: for files, batches, reports, or for entries of new calls."""
 
     status = 503
     code = "storage_unavailable"

@@ -1,7 +1,7 @@
 """All limits of all subjects: reserve when a call starts, settle when it has ended.
 
-The contract is `Limiter`; `Windows` keeps it in memory. An implementation that asks somebody else (a store that
-nodes share) answers later; that is why answers go to a callback. `Windows` calls it before it returns.
+The contract is `Limiter`; `Windows` keeps it in memory. An implementation that asks somebody else (a store
+that nodes share) answers later; that is why answers go to a callback. `Windows` calls it before it returns.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Verdict(NamedTuple):
     """Whether everything was taken; else nothing was, and which limit of which subject blocks.
 
     Of several that block it is the one that does so longest. `wait_s`: try again after so many seconds; None:
-    when a call of that subject has ended (it is worth a try then in any case, since calls give back what they did
-    not use). `is_final`: waiting does not help before the day or month ends (`wait_s`), or ever (infinite:
-    the limit is 0).
+    when a call of that subject has ended (it is worth a try then in any case, since calls give back what they
+    did not use). `is_final`: waiting does not help before the day or month ends (`wait_s`), or ever
+    (infinite: the limit is 0).
     """
 
     taken: bool
@@ -56,7 +56,8 @@ class Limiter(Protocol):
         """Reserve for a call that could start now, from every subject of the wish, or from none.
 
         A call whose reservation is larger than a whole limit reserves all of it instead, so that no call is
-        impossible. Limits are taken as the wish names them: changed ones hold from now on, with what was used.
+        impossible. Limits are taken as the wish names them: changed ones hold from now on, with what was
+        used.
         """
 
     def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:

@@ -28,7 +28,7 @@ def span(period: Period, unix: float) -> tuple[float, float]:
 class Quota:
     """At most `amount` in a period. `unix` is in Unix seconds."""
 
-    __slots__ = ("_begin", "_before", "_end", "_period", "amount", "reserved", "used")
+    __slots__ = ("_before", "_begin", "_end", "_period", "amount", "reserved", "used")
 
     def __init__(self, amount: int, period: Period) -> None:
         self.amount = amount  # may be changed: what was used stays used

@@ -83,6 +83,13 @@ class Price:
     completion: float = 0.0
     cached: float | None = None  # None: as the prompt
 
+    def of(self, usage: Usage) -> float:
+        """What so many LLM tokens cost."""
+        cached = self.prompt if self.cached is None else self.cached
+        fresh_tokens = usage.prompt_tokens - usage.cached_tokens
+        million = fresh_tokens * self.prompt + usage.cached_tokens * cached
+        return (million + usage.completion_tokens * self.completion) / 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -160,9 +167,10 @@ class Call:
     prompts: int = 1  # texts to go on from, each with as many of the choices
     thinks: bool | None = None  # whether it reasons first, where that can be chosen; None: its own way
     wants_stop: bool = False  # which stop sequence matched, where the replica can say it
-    is_background: bool = False  # a line of a batch: nobody waits for it, so other calls come first
+    is_background: bool = False  # nobody waits for it (a line of a batch, "flex"), so other calls come first
     max_tokens: int | None = None  # LLM tokens of each choice at most, as the caller said
     patience_s: float | None = None  # how long it may wait for its turn; None: as the service is set
+    endpoint: str = ""  # as the client called it, without /v1: "/responses"
     embedding: Embedding | None = None
 
 
@@ -192,3 +200,6 @@ class ModelCard:
     context: int | None = None
     dimensions: int | None = None
     root: str | None = None
+    limits: Limits = NO_LIMITS  # of all callers together
+    owner_limits: Limits = NO_LIMITS  # of each owner
+    price: Price | None = None

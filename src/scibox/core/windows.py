@@ -3,7 +3,8 @@
 What is taken counts until its whole cell is older than the window, so that no window of that length, wherever
 it begins, ever holds more than the amount; for that a cell's units stay up to one cell (a thousandth of the
 window) longer than they must: 99.9 % of the limit is usable. The clock must be monotonic; one that steps back
-all the same is taken to stand still. After a pause, however long, the window is as full as if nobody had paused.
+all the same is taken to stand still. After a pause, however long, the window is as full as if nobody had
+paused.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Window:
         self._order: deque[int] = deque()  # the cells' numbers, oldest first
 
     def clamp(self, units: int) -> int:
-        """What to reserve for a call of so many units: all of the limit at most, so that no call is impossible.
+        """What to reserve for a call of so many units: all of the limit at most; so no call is impossible.
 
         What it uses beyond is charged when it is known (`settle`), and then the next one waits longer.
         """

@@ -3,34 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
 
-from scibox.core.errors import Draining, SciBoxError, UpstreamTimeout
+from scibox.core.admission import Allowance, Desk, Grant, Place, Subject, Wish
+from scibox.core.entries import Entry
+from scibox.core.errors import Draining, Unauthorized
 from scibox.core.events import CallEnded, Emit
-from scibox.core.types import Call, Chunk, Ending, Key, Usage
+from scibox.core.types import NO_LIMITS, Call, Key, Limits, ModelCard, Owner
 
+from .estimates import Estimates
 from .keyring import KeyRing
+from .ticket import Audience, Journal, Ticket
+
+WATCH_S = 0.25  # with the ring's own: a call of a revoked key ends within a second (PROMISES R4)
+
+
+class Unheard:
+    """An audience for calls whose caller waits for the answer only."""
+
+    def queued(self, place: Place) -> None:
+        """Not told."""
+
+    def admitted(self, grant: Grant) -> None:
+        """Not told."""
+
+
+UNHEARD = Unheard()
 
 
 class Gate:
     """Lets calls in, one ticket each. `clock` is monotonic, `now` is Unix time; both in seconds."""
 
     def __init__(
-        self, ring: KeyRing, emit: Emit, clock: Callable[[], float], now: Callable[[], float]
+        self,
+        ring: KeyRing,
+        desk: Desk,
+        journal: Journal,
+        emit: Emit,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        patience_s: float = 60.0,
+        background_calls: int = 2,
+        owner: Callable[[str], Owner] = Owner,
     ) -> None:
-        self._ring = ring
-        self._emit = emit
-        self._clock = clock
-        self._now = now
-        self._is_draining = False
-        self.in_flight = 0
-        self.background = 0  # those of them that nobody waits for
-        self.settled = asyncio.Event()  # set whenever a call has ended; who waits for that clears it
+        self.desk = desk
+        self.journal = journal
+        self.clock = clock
+        self.in_flight = 0  # tickets, of those that wait too
         self.idle = asyncio.Event()  # set while no call is in flight
         self.idle.set()
+        self._ring = ring
+        self._emit = emit
+        self._now = now
+        self._patience_s = patience_s
+        self._background = Subject("background", Limits(calls_in_flight=background_calls))
+        self._owner = owner
+        self._estimates = Estimates()
+        self._is_draining = False
+        self._open: dict[str, set[Ticket]] = {}  # by key id
 
-    def authenticate(self, secret: str) -> Key:
+    async def authenticate(self, secret: str) -> Key:
         """The key of a secret, or `Unauthorized`."""
         return self._ring.find(secret, self._now())
 
@@ -38,83 +71,126 @@ class Gate:
         """The key of a batch made earlier, as it is now, or `Unauthorized`."""
         return self._ring.recall(key_id, self._now())
 
-    def admit(self, key: Key, call: Call, model: str) -> Ticket:
-        """A ticket for a call on the model of that public name, to be used with `async with`."""
-        if self._is_draining:
-            raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
-        return Ticket(self, key, call, model)
+    def ticket(
+        self,
+        key: Key,
+        call: Call,
+        card: ModelCard,
+        audience: Audience = UNHEARD,
+        others: Callable[[], Sequence[str]] = tuple,
+    ) -> Ticket:
+        """A ticket for a call on that model; `others` are models that the caller might use instead."""
+        wish = self._wish(key, call, card)
+        return Ticket(self, key, call, card, wish, audience=audience, others=others, opened_at=self._now())
+
+    async def allowances(self, key: Key, cards: Sequence[ModelCard]) -> Sequence[Allowance]:
+        """What is left of the limits that hold for calls of this key, on these models."""
+        found = {subject.name: subject for card in cards or (None,) for subject in self._subjects(key, card)}
+        return await self.desk.allowances(tuple(found.values())) if found else ()
+
+    async def places(self, key: Key) -> Sequence[Place]:
+        """Where the calls of the key's owner stand."""
+        return await self.desk.places(key.owner)
 
     def drain(self) -> None:
         """Refuse new calls from now on; running ones go on."""
         self._is_draining = True
 
-    def settle(self, ticket: Ticket, ending: Ending, code: str | None) -> None:
-        """Close a ticket: one event, whatever happened. Never awaits."""
-        self.in_flight -= 1
-        self.background -= ticket.call.is_background
-        self.settled.set()
-        if not self.in_flight:
-            self.idle.set()
-        first = ticket.first_chunk_at
+    async def watch(self) -> None:
+        """End the calls of keys that are not valid any more, for ever."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for key_id, tickets in list(self._open.items()):
+                try:
+                    self._ring.recall(key_id, self._now())
+                except Unauthorized as reason:
+                    if reason.code != "key_expired":  # it began in time
+                        for ticket in list(tickets):
+                            ticket.revoke(reason)
+
+    def open(self, ticket: Ticket) -> None:
+        """The ticket is under way."""
+        self.in_flight += 1
+        self.idle.clear()
+        self._open.setdefault(ticket.key.key_id, set()).add(ticket)
+        if self._is_draining:
+            raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
+        self.journal.check()
+
+    def ended(self, ticket: Ticket, entry: Entry) -> None:
+        """A call has ended: one entry, one event."""
+        self.journal.ended(entry)
+        if entry.usage.prompt_tokens and not entry.is_estimate:
+            self._estimates.learn(entry.owner, entry.model, ticket.call, entry.usage)
         self._emit(
             CallEnded(
-                request_id=ticket.call.request_id,
-                key_id=ticket.key.key_id,
-                owner=ticket.key.owner,
-                kind=ticket.call.kind,
-                model=ticket.model,
-                stream=ticket.call.stream,
-                ending=ending,
-                usage=ticket.usage,
-                total_s=self._clock() - ticket.opened_at,
-                first_chunk_s=None if first is None else first - ticket.opened_at,
-                code=code,
+                request_id=entry.request_id,
+                key_id=entry.key_id,
+                owner=entry.owner,
+                kind=entry.kind,
+                model=entry.model,
+                stream=entry.stream,
+                ending=entry.outcome,
+                usage=entry.usage,
+                total_s=entry.total_s,
+                first_chunk_s=entry.first_chunk_s,
+                code=entry.code or None,
             )
         )
 
-    def clock(self) -> float:
-        """Monotonic seconds."""
-        return self._clock()
+    def close(self, ticket: Ticket) -> None:
+        """The ticket is done with: its answer has left, or never will. Never awaits."""
+        tickets = self._open.get(ticket.key.key_id)
+        if tickets is None or ticket not in tickets:
+            return
+        tickets.discard(ticket)
+        if not tickets:
+            del self._open[ticket.key.key_id]
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
+    def _wish(self, key: Key, call: Call, card: ModelCard) -> Wish:
+        owner = self._owner(key.owner)
+        estimates, name = self._estimates, card.name
+        prompt_tokens = estimates.prompt_tokens(name, call)
+        room = None if card.context is None else card.context - prompt_tokens
+        return Wish(
+            call_id=call.request_id,
+            key_id=key.key_id,
+            owner=key.owner,
+            weight=owner.weight,
+            model=name,
+            rank="batch" if call.is_background else "interactive",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=estimates.completion_tokens(key.owner, name, call, room),
+            texts=0 if call.kind == "chat" else call.items,
+            patience_s=self._patience_s if call.patience_s is None else call.patience_s,
+            subjects=self._subjects(key, card, owner.limits, is_background=call.is_background),
+        )
+
+    def _subjects(
+        self,
+        key: Key,
+        card: ModelCard | None,
+        owner_limits: Limits | None = None,
+        *,
+        is_background: bool = False,
+    ) -> tuple[Subject, ...]:
+        """Who is limited, of those whom a call concerns."""
+        owner, model = key.owner, (card.root or card.name) if card else ""
+        limits = self._owner(owner).limits if owner_limits is None else owner_limits
+        found = [self._background] if is_background else []
+        if _limit(key.limits):
+            found.append(Subject(f"key:{key.key_id}", key.limits))
+        if _limit(limits):
+            found.append(Subject(f"owner:{owner}", limits))
+        if card is not None and _limit(card.limits):
+            found.append(Subject(f"model:{model}", card.limits))
+        if card is not None and _limit(card.owner_limits):
+            found.append(Subject(f"model:{model} owner:{owner}", card.owner_limits))
+        return tuple(found)
 
 
-class Ticket:
-    """The reservation of an admitted call; closed exactly once, by leaving its `async with`."""
-
-    def __init__(self, gate: Gate, key: Key, call: Call, model: str) -> None:
-        self._gate = gate
-        self.key = key
-        self.call = call
-        self.model = model
-        self.usage = Usage()
-        self.opened_at = gate.clock()
-        self.first_chunk_at: float | None = None
-
-    async def __aenter__(self) -> Ticket:
-        self._gate.in_flight += 1
-        self._gate.background += self.call.is_background
-        self._gate.idle.clear()
-        return self
-
-    def count(self, chunk: Chunk) -> None:
-        """Note what a chunk says of usage, and when the first one came."""
-        if self.first_chunk_at is None:
-            self.first_chunk_at = self._gate.clock()
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._gate.settle(self, _ending(error), error.code if isinstance(error, SciBoxError) else None)
-
-
-def _ending(error: BaseException | None) -> Ending:
-    """How a call ended, from what left its `async with`."""
-    if error is None:
-        return Ending.FINISHED
-    if isinstance(error, UpstreamTimeout):
-        return Ending.DEADLINE
-    if isinstance(error, SciBoxError):
-        return Ending.REFUSED if error.status < 500 else Ending.UPSTREAM_ERROR
-    # GeneratorExit and CancelledError: the door closed the call since its client had left.
-    return Ending.INTERNAL_ERROR if isinstance(error, Exception) else Ending.CLIENT_GONE
+def _limit(limits: Limits) -> bool:
+    return limits is not NO_LIMITS and not limits.are_none

@@ -107,21 +107,27 @@ local function wait(field, name, excess)
   end
 end
 
-local function flight(name, by, held)
-  if call('HINCRBY', P .. 'flight', name, by) <= 0 then
-    call('HDEL', P .. 'flight', name)
-  end
-  if held then
-    call('HINCRBY', P .. 'held:' .. node, 'f:' .. name, by)
+local function hold(what, by)
+  if call('HINCRBY', P .. 'held:' .. node, what, by) == 0 then
+    call('HDEL', P .. 'held:' .. node, what)
   end
 end
 
-local function reserve(key, by, held)
+local function flight(name, by, is_own)
+  if call('HINCRBY', P .. 'flight', name, by) <= 0 then
+    call('HDEL', P .. 'flight', name)
+  end
+  if is_own then
+    hold('f:' .. name, by)
+  end
+end
+
+local function reserve(key, by, is_own)
   if call('HINCRBY', P .. 'q:' .. key, 'r', by) < 0 then
     call('HSET', P .. 'q:' .. key, 'r', 0)
   end
-  if held then
-    call('HINCRBY', P .. 'held:' .. node, 'q:' .. key, by)
+  if is_own then
+    hold('q:' .. key, by)
   end
   call('PEXPIRE', P .. 'q:' .. key, (string.sub(key, 1, 1) == 'd' and 3 or 40) * DAY_MS)
 end
@@ -139,9 +145,9 @@ local function release(of)
   for i = 1, #held, 2 do
     local kind, name = string.sub(held[i], 1, 2), string.sub(held[i], 3)
     if kind == 'f:' then
-      flight(name, -held[i + 1], false)
+      flight(name, 0 - held[i + 1], false) -- -0 is no integer to the server
     else
-      reserve(name, -held[i + 1], false)
+      reserve(name, 0 - held[i + 1], false)
     end
   end
   call('DEL', P .. 'held:' .. of)
@@ -298,7 +304,7 @@ function ops.settle()
     flight(name, -1, true)
   end
   for _, q in ipairs(a[6]) do
-    reserve(q[1], -q[2], true)
+    reserve(q[1], 0 - q[2], true)
     call('HINCRBY', P .. 'q:' .. q[1], 'u', q[3])
   end
   call('HSET', P .. 'meta', 'seq:' .. node, a[3])

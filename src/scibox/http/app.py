@@ -97,20 +97,21 @@ def api(door: Door) -> list[BaseRoute]:
     info = Info(door.pipeline, door.state, door.version)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
-    def calls(face: Face) -> Calls:
+    def calls(path: str, face: Face) -> Calls:
         return Calls(
+            path,
             face,
             door.pipeline,
             door.emit,
             door.ending,
-            door.repeats,
+            repeats=door.repeats,
             heartbeat_s=door.heartbeat_s,
             max_body_bytes=door.max_body_bytes,
         )
 
     return [
-        *(Route(path, calls(face), methods=["POST"]) for path, face in FACES.items()),
-        Route("/v2/rerank", calls(FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
+        *(Route(path, calls(path, face), methods=["POST"]) for path, face in FACES.items()),
+        Route("/v2/rerank", calls("/rerank", FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
         *FileRoutes(door.pipeline, door.files).routes(),
         *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),
@@ -120,6 +121,7 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models", info.models),
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
+        Route("/queue", info.queue),
         Route("/health", info.health),
     ]
 

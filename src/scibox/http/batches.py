@@ -38,7 +38,7 @@ class BatchRoutes:
 
     async def create(self, request: Request) -> Response:
         """Accept a batch."""
-        key = self._key(request)
+        key = await self._key(request)
         raw = await read_json(request.scope, request.receive, self._max_body_bytes)
         try:
             asked = wire.parse(raw, self._batches.endpoints)
@@ -48,23 +48,23 @@ class BatchRoutes:
 
     async def list(self, request: Request) -> Response:
         """The owner's batches."""
-        owner = self._key(request).owner
+        owner = (await self._key(request)).owner
         page = pages.parse(request.query_params, LISTED, MOST_LISTED)
         batches, has_more = await self._batches.list(owner, page)
         return _json(wire.render_list(batches, has_more))
 
     async def get(self, request: Request) -> Response:
         """One batch."""
-        owner = self._key(request).owner
+        owner = (await self._key(request)).owner
         return _json(wire.render(await self._batches.get(owner, str(request.path_params["batch_id"]))))
 
     async def cancel(self, request: Request) -> Response:
         """Stop one batch."""
-        owner = self._key(request).owner
+        owner = (await self._key(request)).owner
         return _json(wire.render(await self._batches.cancel(owner, str(request.path_params["batch_id"]))))
 
-    def _key(self, request: Request) -> Key:
-        return self._pipeline.enter(bearer(request.scope))
+    async def _key(self, request: Request) -> Key:
+        return await self._pipeline.enter(bearer(request.scope))
 
 
 def _json(body: bytes) -> Response:

@@ -7,35 +7,39 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
 from scibox.core.errors import Draining, InvalidRequest, SciBoxError
 from scibox.core.events import Emit, Refused
-from scibox.core.types import Key
+from scibox.core.types import Call, Key
 from scibox.gate.repeats import Answer, Repeats
 from scibox.service.pipeline import Pipeline
+from scibox.wire import waiting
 from scibox.wire.face import Asked, Face
 
 from .once import Made, Name, Once, name_of
-from .request import ClientGone, bearer, explain, read_json, while_wanted
-from .respond import EventStream, error_headers, request_id, send_error, send_json
+from .request import ClientGone, bearer, explain, patience_s, read_json, while_wanted
+from .respond import EventStream, Head, Headers, error_headers, request_id, send_error, send_json
 
 
 class Calls:
-    """One endpoint; its face makes calls of bodies and tells the answers."""
+    """One endpoint, at `path` below /v1; its face makes calls of bodies and tells the answers."""
 
     def __init__(
         self,
+        path: str,
         face: Face,
         pipeline: Pipeline,
         emit: Emit,
         ending: asyncio.Event,
-        repeats: Repeats,
         *,
+        repeats: Repeats,
         heartbeat_s: float,
         max_body_bytes: int,
     ) -> None:
+        self.path = path
         self.face = face
         self._pipeline = pipeline
         self._emit = emit
@@ -46,46 +50,60 @@ class Calls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        key = None
         try:
-            key = self._pipeline.enter(bearer(scope))
+            key = await self._pipeline.enter(bearer(scope))
             body = await read_json(scope, receive, self._max_body_bytes)
-            asked = self.face.parse(request_id(scope), body)
+            asked = self._read(scope, body)
             name = name_of(scope, key.key_id, body)
         except ClientGone:
             return
         except SciBoxError as failure:
-            await self._refuse(explain(scope, failure), request_id(scope), send)
+            limits = await self._limits(key) if key else ()
+            await self._refuse(explain(scope, failure), request_id(scope), send, limits)
             return
         with suppress(ClientGone):
             await while_wanted(receive, self._ending, self._answer(key, asked, name, send))
 
-    async def _refuse(self, error: SciBoxError, request_id: str, send: Send) -> None:
+    async def _refuse(self, error: SciBoxError, request_id: str, send: Send, limits: Headers) -> None:
         self._emit(Refused(request_id, error.status, error.code, error.message))
-        await send_error(send, error, self.face, request_id)
+        await send_error(send, error, self.face, request_id, limits)
+
+    def _read(self, scope: Scope, body: bytes) -> Asked:
+        asked = self.face.parse(request_id(scope), body)
+        call = replace(asked.call, endpoint=self.path, patience_s=patience_s(scope))
+        return Asked(call, asked.reply, asked.paths)
+
+    async def _limits(self, key: Key, call: Call | None = None) -> Headers:
+        """What is left of the limits, for the answer to a call that has not got its turn."""
+        return waiting.limit_headers(await self._pipeline.allowances(key, call))
 
     async def _answer(self, key: Key, asked: Asked, name: Name | None, send: Send) -> None:
         if asked.call.stream:  # whatever its name: events that have left cannot be told again
             await self._stream(key, asked, send)
             return
+        call, head = asked.call, Head()
         try:
             if name is None:
-                answer = (await self._make(key, asked)).answer
+                made = await self._make(key, asked, head)
             else:
-                answer = await self._once.answer(name, lambda: self._make(key, asked))
+                made = await self._once.make(name, lambda: self._make(key, asked, head))
         except SciBoxError as error:
-            await self._refuse(error, asked.call.request_id, send)
+            await self._refuse(error, call.request_id, send, await self._limits(key, call))
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
                 stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
-                await send_error(send, stopped, self.face, asked.call.request_id)
+                await send_error(send, stopped, self.face, call.request_id, head.headers)
             raise
-        await send_json(send, answer.status, answer.body, answer.headers)
+        has_turn = made.answer.status == 200 and not made.is_replayed
+        headers = head.headers if head.headers or has_turn else await self._limits(key, call)
+        await send_json(send, made.answer.status, made.answer.body, [*headers, *made.answer.headers])
 
-    async def _make(self, key: Key, asked: Asked) -> Made:
+    async def _make(self, key: Key, asked: Asked, head: Head) -> Made:
         """Serve a call whose answer is one body."""
         try:
-            async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
+            async with aclosing(self._pipeline.serve(key, asked.call, head)) as chunks:
                 [answer] = [chunk async for chunk in chunks]
         except SciBoxError as failure:
             error = asked.told(failure)
@@ -99,10 +117,12 @@ class Calls:
         events = EventStream(send, self._heartbeat_s, self.face, asked)
         beat = asyncio.create_task(events.beat())
         try:
-            async with aclosing(self._pipeline.serve(key, asked.call)) as chunks:
+            async with aclosing(self._pipeline.serve(key, asked.call, events)) as chunks:
                 async for chunk in chunks:
                     await events.write(asked.reply.event(chunk.data), chunk.headers)
         except SciBoxError as error:
+            if not events.has_begun and not events.headers:
+                events.headers = [*await self._limits(key, asked.call)]
             await events.fail(asked.told(error))
         except asyncio.CancelledError:
             if self._ending.is_set():

@@ -42,7 +42,7 @@ class FileRoutes:
 
     async def create(self, request: Request) -> Response:
         """Store a file."""
-        owner = self._owner(request)
+        owner = await self._owner(request)
         limit = self._files.limits.max_file_bytes
         refuse_packed(request.scope)
         if int(request.headers.get("content-length", 0)) > limit + OVERHEAD_BYTES:
@@ -54,7 +54,7 @@ class FileRoutes:
 
     async def list(self, request: Request) -> Response:
         """The owner's files."""
-        owner = self._owner(request)
+        owner = await self._owner(request)
         query = request.query_params
         page = pages.parse(query, MOST_LISTED, MOST_LISTED, ("order", "purpose"))
         files, has_more = await self._files.list(owner, page, query.get("purpose") or None)
@@ -62,20 +62,20 @@ class FileRoutes:
 
     async def get(self, request: Request) -> Response:
         """One file."""
-        return _json(wire.render(await self._files.get(self._owner(request), _file_id(request))))
+        return _json(wire.render(await self._files.get(await self._owner(request), _file_id(request))))
 
     async def delete(self, request: Request) -> Response:
         """Remove one file."""
         file_id = _file_id(request)
-        await self._files.remove(self._owner(request), file_id)
+        await self._files.remove(await self._owner(request), file_id)
         return _json(wire.render_deleted(file_id))
 
     async def content(self, request: Request) -> Response:
         """The bytes of one file; a browser must not make anything of them."""
-        return _Download(await self._files.content(self._owner(request), _file_id(request)))
+        return _Download(await self._files.content(await self._owner(request), _file_id(request)))
 
-    def _owner(self, request: Request) -> str:
-        return self._pipeline.enter(bearer(request.scope)).owner
+    async def _owner(self, request: Request) -> str:
+        return (await self._pipeline.enter(bearer(request.scope))).owner
 
 
 class _Download(StreamingResponse):

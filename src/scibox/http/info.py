@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from scibox.core.errors import NotFound
 from scibox.service.pipeline import Pipeline
-from scibox.wire import info
+from scibox.wire import info, waiting
 
 from .request import bearer
 
@@ -32,17 +32,17 @@ class Info:
 
     async def models(self, request: Request) -> Response:
         """The models of this key."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         return _json(info.render_models(self._pipeline.directory.cards(key)))
 
     async def model(self, request: Request) -> Response:
         """One model; its name may hold slashes."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         return _json(info.render_model(self._pipeline.directory.card(key, request.path_params["name"])))
 
     async def response(self, request: Request) -> Response:
         """One response by its id: none is kept."""
-        self._pipeline.enter(bearer(request.scope))
+        await self._pipeline.enter(bearer(request.scope))
         raise NotFound(
             "Responses are not kept here: keep what POST /v1/responses answered, and send the whole dialogue "
             "in 'input' next time."
@@ -50,9 +50,14 @@ class Info:
 
     async def key(self, request: Request) -> Response:
         """Who am I: the key behind this secret."""
-        key = self._pipeline.enter(bearer(request.scope))
+        key = await self._pipeline.enter(bearer(request.scope))
         names = [card.name for card in self._pipeline.directory.cards(key)]
-        return _json(info.render_key(key, names, _iso))
+        return _json(info.render_key(key, names, await self._pipeline.allowances(key), _iso))
+
+    async def queue(self, request: Request) -> Response:
+        """The calls of the key's owner that wait or run."""
+        key = await self._pipeline.enter(bearer(request.scope))
+        return _json(waiting.render_queue(await self._pipeline.places(key)))
 
 
 def _iso(at: float) -> str:

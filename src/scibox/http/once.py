@@ -22,7 +22,6 @@ MOST_CHARACTERS = 255
 
 _WORD = re.compile(rb"[!-~]([ -~]*[!-~])?")
 _REPLAYED = (b"idempotent-replayed", b"true")
-_OF_THE_MOMENT = (b"x-ratelimit-", b"x-scibox-queue-")  # true of the first call, not of its repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Made:
 
     answer: Answer
     is_kept: bool
+    is_replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,16 @@ class Once:
         self._linger_s = linger_s
         self._left: set[asyncio.Task[None]] = set()  # calls without their client; a task needs a holder
 
-    async def answer(self, call: Name, make: Callable[[], Coroutine[None, None, Made]]) -> Answer:
-        """The answer of the call: made now, or of the first one. `make` may be cancelled, as every call."""
+    async def make(self, call: Name, make: Callable[[], Coroutine[None, None, Made]]) -> Made:
+        """What the call came to: made now, or by the first one. `make` may be cancelled, as every call."""
         first = await self._repeats.begin(call.name, call.digest)
         if first is not None:
-            return _replayed(first)
+            replayed = Answer(first.status, first.body, (*first.headers, _REPLAYED))
+            return Made(replayed, is_kept=True, is_replayed=True)
         work = asyncio.create_task(make())
         work.add_done_callback(lambda task: self._tell(call.name, task))
         try:
-            return (await asyncio.shield(work)).answer
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
             if not work.done():
                 staying = asyncio.create_task(self._stay(call.name, work))
@@ -105,8 +106,3 @@ class Once:
     async def _lonely(self, name: bytes) -> None:
         await asyncio.sleep(self._linger_s)
         await self._repeats.unwanted(name)
-
-
-def _replayed(answer: Answer) -> Answer:
-    headers = (pair for pair in answer.headers if not pair[0].startswith(_OF_THE_MOMENT))
-    return Answer(answer.status, answer.body, (*headers, _REPLAYED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import TypeVar
 
@@ -12,6 +13,11 @@ from scibox.core.errors import BodyTooLarge, InvalidRequest, SciBoxError, Unsupp
 
 T = TypeVar("T")
 
+PATIENCE = b"x-scibox-patience"
+# What the clients' own timeouts are called: openai for Python, then Stainless's others (openai for Node.js,
+# whose whole seconds are cut off, and anthropic). Seconds until the client gives up.
+_TIMEOUTS = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+MOST_PATIENCE_S = 7 * 86_400.0
 _BOM = b"\xef\xbb\xbf"
 _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -38,6 +44,37 @@ def header(scope: Scope, name: bytes) -> str:
         if key == name:
             return str(value.decode("latin-1"))
     return ""
+
+
+def patience_s(scope: Scope) -> float | None:
+    """How long this call may wait for its turn, as its caller says it; None where it does not.
+
+    Of a client's timeout a tenth is left for the answer itself, half a second at least.
+    """
+    told = header(scope, PATIENCE)
+    if told:
+        seconds = _seconds(told)
+        if seconds is None:
+            raise InvalidRequest(
+                f"The header '{PATIENCE.decode()}' is '{told[:80]}'; send the seconds that the call may "
+                "wait, as a number of at least 0.",
+                param=PATIENCE.decode(),
+            )
+        return min(seconds, MOST_PATIENCE_S)
+    for name in _TIMEOUTS:
+        seconds = _seconds(header(scope, name))
+        if seconds is not None:
+            margin_s = min(max(0.5, seconds / 10), 30.0)
+            return min(max(seconds - margin_s, 0.5), MOST_PATIENCE_S)
+    return None
+
+
+def _seconds(told: str) -> float | None:
+    try:
+        seconds = float(told)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

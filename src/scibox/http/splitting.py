@@ -52,7 +52,7 @@ class Splitting:
         self, request: Request, work: Callable[[Key, str, bytes], Awaitable[bytes]]
     ) -> Response:
         scope, receive = request.scope, request.receive
-        key = self._pipeline.enter(bearer(scope))
+        key = await self._pipeline.enter(bearer(scope))
         body = await read_json(scope, receive, self._max_body_bytes)
 
         async def answer() -> bytes:

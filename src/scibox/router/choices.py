@@ -38,10 +38,11 @@ async def merged(calls: Sequence[Call], answer: Answer, *, group: int = 0) -> As
             index, chunk = item
             event = merger.event(index, chunk)
             if event or chunk.usage:
-                yield Chunk(event, merger.usage if chunk.usage else None, chunk.headers)
+                usage = merger.usage if chunk.usage else None
+                yield Chunk(event, usage, chunk.headers, deltas=chunk.deltas)
         await running
         yield Chunk(merger.ending(with_usage=calls[0].wants_usage), merger.usage)
-        yield Chunk(sse.DONE)
+        yield Chunk(sse.DONE, is_last=True)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError, Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -44,11 +45,12 @@ class _Caps(Struct, frozen=True):
 
 class _Props(Struct):
     chat_template: str = ""
+    total_slots: int | None = None
     chat_template_caps: _Caps = _Caps()
 
 
 async def ask_template(client: Client, replica: Replica) -> None:
-    """Ask a llama-server whether its chat template shows tools; raises where it cannot be reached."""
+    """Ask a llama-server for its slots and whether its chat template shows tools; raises where it is away."""
     exchange = client.exchange(replica.address, "GET", f"{replica.address.root}/props", secret=replica.secret)
     try:
         async with asyncio.timeout(ASK_S):
@@ -60,13 +62,20 @@ async def ask_template(client: Client, replica: Replica) -> None:
         return
     finally:
         exchange.close()
+    replica.slots = replica.slots or props.total_slots
     replica.has_tools = props.chat_template_caps.supports_tools
     replica.is_hermes = replica.has_tools and is_hermes(props.chat_template)
 
 
 async def discover(client: Client, replicas: Iterable[Replica]) -> None:
     """Fill in what is not known; ends when every server has answered once."""
-    unasked = [replica for replica in replicas if replica.context is None or replica.dialect is None]
+    unasked = [
+        replica
+        for replica in replicas
+        if replica.context is None
+        or replica.dialect is None
+        or (replica.dialect == "llama" and replica.slots is None)
+    ]
     while unasked:
         answered = await asyncio.gather(*(ask(client, replica) for replica in unasked))
         unasked = [replica for replica, has in zip(unasked, answered, strict=True) if not has]
@@ -96,4 +105,7 @@ async def ask(client: Client, replica: Replica) -> bool:
         replica.context = own.max_model_len or own.context_length or seen
     if replica.dialect is None:
         replica.dialect = DIALECTS.get((own.owned_by or "").lower() if own else "", "openai")
+    if replica.dialect == "llama" and replica.slots is None:
+        with suppress(SciBoxError):
+            await ask_template(client, replica)
     return True

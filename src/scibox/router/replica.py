@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from scibox.core.types import Dialect, ModelCard, Purpose, Thinking, TokenIds
+from scibox.core.types import (
+    Dialect,
+    ModelCard,
+    Purpose,
+    Thinking,
+    TokenIds,
+)
 from scibox.upstream.address import Address
 from scibox.wire.orders import Target
 
@@ -24,6 +30,8 @@ class Replica:
     has_tools: bool | None = None  # its chat template shows tools to the model; None: a llama-server is asked
     is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
+    slots: int | None = None  # calls that it answers at the same time; None: not known
+    is_ill: bool = False  # its last attempt failed, and none has succeeded since
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
 
@@ -62,6 +70,29 @@ class EmbeddingRules:
         return self.prefix if own is None else own
 
 
+class Witness(Protocol):
+    """Hears what becomes of a call while it is on its way: the gate's ticket, which accounts for it."""
+
+    def tried(self, deployment: int, address: str) -> None:
+        """An attempt on that replica begins."""
+
+    def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
+        """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
+
+
+class Nobody:
+    """A witness for calls that nobody accounts for."""
+
+    def tried(self, deployment: int, address: str) -> None:
+        """Not heard."""
+
+    def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
+        """Not heard."""
+
+
+NOBODY = Nobody()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A model and the replicas that serve it, in order of preference."""
@@ -69,6 +100,11 @@ class Route:
     card: ModelCard
     replicas: tuple[Replica, ...]
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
+
+    def from_(self, first: int) -> list[tuple[int, Replica]]:
+        """The replicas with their indexes, in the order in which a call that was given `first` tries them."""
+        numbered = list(enumerate(self.replicas))
+        return numbered[first : first + 1] + numbered[:first] + numbered[first + 1 :]
 
     @property
     def has_tokenizer(self) -> bool:

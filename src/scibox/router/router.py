@@ -7,7 +7,8 @@ law 2). Every wait has a deadline (law 7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from scibox.wire.orders import Order, order, split
 from .choices import merged
 from .counting import refuse_too_long
 from .learning import learn
-from .replica import Replica, Route
+from .replica import NOBODY, Replica, Route, Witness
 from .tokenizer import Tokenizer
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
@@ -56,32 +57,41 @@ class Router:
         """When a call that begins now must have ended, in the loop's time."""
         return asyncio.get_running_loop().time() + self._deadlines.total_s
 
-    async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
-        """The chunks of the first replica that answers."""
+    async def stream(
+        self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
+    ) -> AsyncGenerator[Chunk, None]:
+        """The chunks of the first replica that answers, beginning with the one of index `first`."""
         ends_at = self.ends_at()
         failure: SciBoxError | None = None
-        for replica in route.replicas:
+        for index, replica in route.from_(first):
             has_begun = False
+            tried = functools.partial(witness.tried, index, str(replica.address))
             try:
-                async with aclosing(self._choices(call, replica, ends_at)) as chunks:
+                async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
                     async for chunk in chunks:
-                        has_begun = True
+                        if not has_begun:
+                            has_begun, replica.is_ill = True, False
                         yield chunk
                 return
             except PASSED_ON as error:
+                replica.is_ill = True
                 if has_begun:
                     raise
                 failure = error
         raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
 
-    def _choices(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+    def _choices(
+        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
+    ) -> AsyncGenerator[Chunk, None]:
         """The answer of one replica; llama-server is asked for one choice at a time."""
         if call.n == 1 or replica.dialect != "llama":
-            return self._patiently(call, replica, ends_at)
+            return self._patiently(call, replica, ends_at, tried)
         group = call.n // call.prompts
-        return merged(split(call), lambda one: self._patiently(one, replica, ends_at), group=group)
+        return merged(split(call), lambda one: self._patiently(one, replica, ends_at, tried), group=group)
 
-    async def _patiently(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+    async def _patiently(
+        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
+    ) -> AsyncGenerator[Chunk, None]:
         """Attempts on one replica: a child of ours that is being restarted is waited for.
 
         One that dies before it has answered anything is given the call once more, and no oftener: if the
@@ -94,6 +104,7 @@ class Router:
             has_begun = False
             try:
                 await refuse_too_long(self.tokenizer, call, replica)
+                tried()
                 async with aclosing(self._attempt(call, replica, ends_at)) as chunks:
                     async for chunk in chunks:
                         has_begun = True

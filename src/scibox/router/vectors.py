@@ -12,7 +12,8 @@ A text is embedded once, however often it stands in the call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ from scibox.wire import embeddings
 
 from .contents import content_of
 from .lengths import Lengths, Measured
-from .replica import Route
+from .replica import NOBODY, Route, Witness
 from .router import Router, until
 from .spread import spread
 
@@ -49,6 +50,16 @@ class Packing:
     texts_per_call: int = 128
     tokens_per_call: int = 16_384
     calls_at_once: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One call on its way: where it begins, and who hears what becomes of it."""
+
+    call: Call
+    route: Route
+    first: int
+    witness: Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +85,27 @@ class Vectors:
         self._packing = packing
         self._turns: dict[str, asyncio.Semaphore] = {}
 
-    async def stream(self, call: Call, route: Route) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
+    ) -> AsyncGenerator[Chunk, None]:
         """The answer as one chunk, or an error; nothing in between."""
         task = call.embedding
         assert task is not None
         _refuse_dimensions(task, route.card.dimensions, route)
         async with until(self._router.ends_at()):
-            vectors, shortened = await self._embed_all(call, task, route)
+            job = _Job(call, route, first, witness)
+            vectors, shortened, cached_tokens = await self._embed_all(job, task)
         width = len(vectors[0].floats) // 4
         _refuse_dimensions(task, width, route)
-        usage = Usage(sum(vector.prompt_tokens for vector in vectors))
+        usage = Usage(sum(vector.prompt_tokens for vector in vectors), cached_tokens=cached_tokens)
         body = await _render(vectors, task, width, route.card.name, usage)
-        yield Chunk(body, usage, embeddings.truncated(shortened))
+        yield Chunk(body, usage, embeddings.truncated(shortened), is_last=True)
 
     async def _embed_all(
-        self, call: Call, task: Embedding, route: Route, *, may_remember: bool = True
-    ) -> tuple[list[Vector], list[int]]:
-        """The vectors in the order of the texts, and which texts were cut."""
+        self, job: _Job, task: Embedding, *, may_remember: bool = True
+    ) -> tuple[list[Vector], list[int], int]:
+        """The vectors in the order of the texts, which texts were cut, and the LLM tokens not worked on."""
+        route = job.route
         lengths = Lengths(self._router.tokenizer, route, task.truncate)
         keys: list[bytes] = []
         measured: dict[bytes, Measured] = {}
@@ -108,20 +123,25 @@ class Vectors:
         # A cut text is a text of its own: the same as if the client had sent no more of it.
         renamed = {key: self._cache.key(route.rules.identity, content) for key, content in cuts.items()}
         known |= await self._cache.get(list(renamed.values())) if renamed and may_remember else {}
+        times = Counter(renamed.get(key, key) for key in keys)
+        cached_tokens = _hear(job.witness, {key: known[key] for key in known if key in times}, times, True)
         pieces = [
             _Piece(renamed.get(key, key), cuts.get(key, text.content), text.where)
             for key, text in unknown.items()
             if renamed.get(key, key) not in known
         ]
-        known |= await self._embed(call, route, pieces)
+        known |= await self._embed(job, pieces, times)
         vectors = [known[renamed.get(key, key)] for key in keys]
         if len({len(vector.floats) for vector in vectors}) > 1 and may_remember:
             # The server behind the name has changed its model: what is remembered is of the old one.
-            return await self._embed_all(call, task, route, may_remember=False)
-        return vectors, [index for index, key in enumerate(keys) if key in renamed]
+            return await self._embed_all(job, task, may_remember=False)
+        return vectors, [index for index, key in enumerate(keys) if key in renamed], cached_tokens
 
-    async def _embed(self, call: Call, route: Route, pieces: Sequence[_Piece]) -> dict[bytes, Vector]:
+    async def _embed(
+        self, job: _Job, pieces: Sequence[_Piece], times: Mapping[bytes, int]
+    ) -> dict[bytes, Vector]:
         """All of them, in sub-calls; the first that fails for good ends the others."""
+        route = job.route
         made: dict[bytes, Vector] = {}
         is_own = all(replica.is_local for replica in route.replicas)
         # llama.cpp computes texts of one call, and of calls at the same time, together, and then some models'
@@ -134,9 +154,10 @@ class Vectors:
             async with AsyncExitStack() as turn:
                 if is_llama and not is_own:
                     await turn.enter_async_context(self._turn(route))
-                vectors = await self._patiently(call, route, some)
+                vectors = await self._patiently(job, some)
             found = {piece.key: vector for piece, vector in zip(some, vectors, strict=True)}
             made.update(found)
+            _hear(job.witness, found, times, False)
             self._cache.put(found)
 
         packs = pack(
@@ -150,36 +171,49 @@ class Vectors:
     def _turn(self, route: Route) -> asyncio.Semaphore:
         return self._turns.setdefault(route.card.name, asyncio.Semaphore(1))
 
-    async def _patiently(self, call: Call, route: Route, pieces: Sequence[_Piece]) -> list[Vector]:
+    async def _patiently(self, job: _Job, pieces: Sequence[_Piece]) -> list[Vector]:
         """One sub-call until it is answered; what is wrong with a text is found by halves, and named."""
         attempt = 1
         while True:
             try:
-                return await self._once(call, route, pieces)
+                return await self._once(job, pieces)
             except InvalidRequest as error:
                 if len(pieces) == 1:
                     raise _named(error, pieces[0].where) from None
                 half = len(pieces) // 2
-                first = await self._patiently(call, route, pieces[:half])
-                return first + await self._patiently(call, route, pieces[half:])
+                first = await self._patiently(job, pieces[:half])
+                return first + await self._patiently(job, pieces[half:])
             except (UpstreamUnavailable, UpstreamBroken) as error:
-                if attempt == ATTEMPTS or _kills(error, route):
+                if attempt == ATTEMPTS or _kills(error, job.route):
                     raise
             await asyncio.sleep(DELAY_S * 2 ** (attempt - 1))
             attempt += 1
 
-    async def _once(self, call: Call, route: Route, pieces: Sequence[_Piece]) -> list[Vector]:
+    async def _once(self, job: _Job, pieces: Sequence[_Piece]) -> list[Vector]:
         asked = replace(
-            call,
+            job.call,
             kind="embedding",
             path="/embeddings",
             fields=embeddings.ask([piece.content for piece in pieces]),
             items=len(pieces),
             embedding=None,
         )
-        async with aclosing(self._router.stream(asked, route)) as chunks:
+        way = self._router.stream(asked, job.route, job.first, job.witness)
+        async with aclosing(way) as chunks:
             [answer] = [chunk async for chunk in chunks]
         return embeddings.read(answer.data, [piece.size for piece in pieces])
+
+
+def _hear(
+    witness: Witness, found: Mapping[bytes, Vector], times: Mapping[bytes, int], is_cached: bool
+) -> int:
+    """Tell that these vectors are there; returns the LLM tokens that were not worked on for them."""
+    texts = sum(times[key] for key in found)
+    tokens = sum(times[key] * vector.prompt_tokens for key, vector in found.items())
+    cached_tokens = tokens if is_cached else 0
+    if texts:
+        witness.embedded(texts, tokens, cached_tokens)
+    return cached_tokens
 
 
 async def _render(vectors: Sequence[Vector], task: Embedding, width: int, model: str, usage: Usage) -> bytes:

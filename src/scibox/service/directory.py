@@ -27,9 +27,16 @@ _SHOWN = 20  # names in an error message
 class Directory:
     """Models and their aliases, in the order of the configuration."""
 
-    def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self, routes: Iterable[Route], aliases: Mapping[str, str], upstream_slots: int = 128
+    ) -> None:
+        self._upstream_slots = upstream_slots
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
+
+    def slots(self, model: str) -> list[int]:
+        """Calls that each deployment of a model answers at the same time, as far as is known now."""
+        return [replica.slots or self._upstream_slots for replica in self._routes[model].replicas]
 
     def cards(self, key: Key) -> list[ModelCard]:
         """What this key may use: models first, then aliases, each as a model of its own with a `root`."""
@@ -52,6 +59,17 @@ class Directory:
         if route.card.kind not in _ABLE[call.kind]:
             raise self._unable(key, call, route.card)
         return route
+
+    def others(self, key: Key, route: Route) -> list[str]:
+        """What the key may use instead: models of the same kind that are not known to be ill."""
+        return [
+            name
+            for name, other in self._routes.items()
+            if other is not route
+            and other.card.kind == route.card.kind
+            and key.may_use(name)
+            and not all(replica.is_ill for replica in other.replicas)
+        ]
 
     def splitting_route(self, key: Key, name: str) -> Route:
         """Where a model's tokenizer is asked; refuses a model whose servers have none that can be."""

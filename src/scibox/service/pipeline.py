@@ -2,22 +2,25 @@
 
     1  gate.authenticate(secret) -> Key
     2  directory.route(key, call) -> Route       which model, may this key use it
-    3  gate.admit(key, call)      -> Ticket      one per call
+    3  gate.ticket(key, call)     -> Ticket      one per call; entering it waits for the call's turn
     4  router.stream(call, route) -> chunks      replicas, deadlines, another attempt before the first chunk
        (vectors.stream for texts to embed: sub-calls that go that way, and the cache)
-    5  ticket.count(chunk)                       usage seen so far
-    6  the ticket closes          -> settle      exactly once: finished, error, client gone
+    5  ticket.count(chunk)                       usage seen so far; with the last chunk, the entry is written
+    6  the ticket closes          -> settle      exactly once: finished, error, client gone, key revoked
 
 A non-streaming answer is the same way with one chunk; so are embeddings.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from scibox.core.admission import Allowance, Place
 from scibox.core.types import Call, Chunk, Key
-from scibox.gate.gate import Gate
+from scibox.gate.gate import UNHEARD, Gate
+from scibox.gate.ticket import Audience
 from scibox.router.replica import Route
 from scibox.router.router import Router
 from scibox.router.vectors import Vectors
@@ -35,9 +38,9 @@ class Pipeline:
         self._vectors = vectors
         self.directory = directory
 
-    def enter(self, secret: str) -> Key:
+    async def enter(self, secret: str) -> Key:
         """Whose secret this is; before a body is read."""
-        return self._gate.authenticate(secret)
+        return await self._gate.authenticate(secret)
 
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now."""
@@ -59,15 +62,29 @@ class Pipeline:
         """The text of a model's LLM tokens. Takes no slot and no ticket."""
         return await self._router.tokenizer.detokenize(ids, self.directory.splitting_route(key, model))
 
-    async def serve(self, key: Key, call: Call) -> AsyncGenerator[Chunk, None]:
-        """The answer to a call, chunk by chunk."""
+    async def allowances(self, key: Key, call: Call | None = None) -> Sequence[Allowance]:
+        """What is left of the limits of a key, of a call's model, or of all models that it may use."""
+        cards = self.directory.cards(key)
+        if call is not None:
+            cards = [card for card in cards if call.model == card.name]
+        return await self._gate.allowances(key, cards)
+
+    async def places(self, key: Key) -> Sequence[Place]:
+        """Where the calls of the key's owner stand."""
+        return await self._gate.places(key)
+
+    async def serve(self, key: Key, call: Call, audience: Audience = UNHEARD) -> AsyncGenerator[Chunk, None]:
+        """The answer to a call, chunk by chunk; `audience` hears of its turn."""
         route = self.directory.route(key, call)
+        others = functools.partial(self.directory.others, key, route)
         async with (
-            self._gate.admit(key, call, route.card.name) as ticket,
-            aclosing(self._way(call, route).stream(call, route)) as chunks,
+            self._gate.ticket(key, call, route.card, audience, others) as ticket,
+            aclosing(self._way(call, route).stream(call, route, ticket.grant.deployment, ticket)) as chunks,
         ):
             async for chunk in chunks:
                 ticket.count(chunk)
+                if chunk.is_last:
+                    await ticket.recorded()
                 if chunk.data:
                     yield chunk
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -30,7 +29,6 @@ from scibox.wire.stored.files import OUTPUT_PURPOSE
 
 from .disk import Disk
 from .files import Limits
-from .lanes import Lanes
 from .pipeline import Pipeline
 from .recorder import Recorder, persist
 
@@ -42,6 +40,17 @@ Reason = Literal["done", "cancelled", "expired", "stopped"] | Problem
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """Of each batch, `concurrency` lines wait for their turn or run; the gate says how many run in all.
+
+    A line whose model cannot answer now is tried again after each of `delays_s`.
+    """
+
+    concurrency: int = 2
+    delays_s: tuple[float, ...] = (1.0, 5.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What all batches work with. `now` is Unix time in seconds."""
 
@@ -49,7 +58,7 @@ class Tools:
     faces: Mapping[str, Face]
     shelf: Shelf
     disk: Disk
-    lanes: Lanes
+    pace: Pace
     limits: Limits
     max_line_bytes: int
     emit: Emit
@@ -141,7 +150,7 @@ class Work:
         return "stopped" if self._has_given_back else "done"
 
     async def _run_lines(self, recorder: Recorder) -> None:
-        slots = asyncio.Semaphore(self._tools.lanes.pace.concurrency)
+        slots = asyncio.Semaphore(self._tools.pace.concurrency)
         async with asyncio.TaskGroup() as group, aclosing(self._left(recorder)) as lines:
             async for line in lines:
                 await slots.acquire()
@@ -171,17 +180,15 @@ class Work:
 
     async def _run_line(self, line: Line, recorder: Recorder) -> None:
         """One line to its result; what may pass is tried again."""
-        lanes = self._tools.lanes
-        for attempts in itertools.count(1):
-            await lanes.take()
-            try:
-                answer = await self._ask(line)
-            finally:
-                lanes.give()
+        delays_s = self._tools.pace.delays_s
+        attempts = 0
+        while True:
+            answer = await self._ask(line)
             if answer is None:
                 self._has_given_back = True
                 return
-            delay_s = life.retry_after_s(answer.status, answer.retry_after_s, attempts, lanes.pace.delays_s)
+            attempts += answer.status != life.LIMITED
+            delay_s = life.retry_after_s(answer.status, answer.retry_after_s, attempts, delays_s)
             if delay_s is None:
                 result = wire.render_answered(
                     _result_id(), line.custom_id, answer.request_id, answer.status, answer.body
@@ -204,7 +211,12 @@ class Work:
             asked = face.parse(request_id, line.body)
             if asked.call.stream:
                 raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
-            call = replace(asked.call, is_background=True)
+            call = replace(
+                asked.call,
+                endpoint=self.batch.endpoint.removeprefix("/v1"),
+                is_background=True,
+                patience_s=life.WINDOW_S,
+            )
             try:
                 async with aclosing(pipeline.serve(key, call)) as chunks:
                     [chunk] = [chunk async for chunk in chunks]
@@ -212,6 +224,9 @@ class Work:
                 raise asked.told(error) from None
             return _Answer(request_id, 200, asked.reply.whole(chunk.data))
         except Draining:
+            return None
+        except Unauthorized as error:  # the key was revoked while the line waited or ran
+            self.interrupt(Problem(error.code, f"The batch cannot go on: {error.message}"))
             return None
         except SciBoxError as error:
             return _Answer(request_id, error.status, face.error(error, request_id), error.retry_after_s)

@@ -39,6 +39,10 @@ class Address:
             else f"{host}:{self.port}"
         )
 
+    def __str__(self) -> str:
+        """As it stands in the ledger."""
+        return f"unix:{self.socket}" if self.socket else f"{self.authority}{self.prefix}"
+
     @property
     def root(self) -> str:
         """The prefix without its `/v1`: where servers keep `/health` and `/tokenize`."""

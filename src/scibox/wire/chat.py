@@ -152,7 +152,8 @@ class ChatRequest(Struct):
         Literal[False] | None, Meta(description="Refused. No answers are kept; false may stand.")
     ] = None
     service_tier: Annotated[
-        Literal["auto", "default"] | None, Meta(description="Refused. There is one tier: auto or default.")
+        Literal["auto", "default", "flex"] | None,
+        Meta(description="Honoured. auto, default; flex: other calls come first, as before a batch."),
     ] = None
     prompt_cache_key: Annotated[
         Label | None, Meta(description="No effect. Prompts are cached where that helps.")
@@ -193,7 +194,7 @@ _KEPT_HERE = frozenset(
 )
 _SAY_INSTEAD = {
     "store": "Answers are not stored here; leave 'store' out or send false.",
-    "service_tier": "There is one service tier here; send \"auto\" or leave 'service_tier' out.",
+    "service_tier": 'The service tiers here are "auto", "default" and "flex" (other calls come first).',
     "modalities": "Models here answer with text only; send [\"text\"] or leave 'modalities' out.",
     "audio": "Models here answer with text only; leave 'audio' out.",
     "web_search_options": "There is no web search here; leave 'web_search_options' out.",
@@ -233,6 +234,8 @@ def parse(request_id: str, raw: bytes) -> Call:
         text_bytes=messages.most_bytes(fields["messages"], request.messages) + len(fields.get("tools", b"")),
         items=len(request.messages),
         n=request.n or 1,
+        is_background=request.service_tier == "flex",
+        max_tokens=request.max_completion_tokens or request.max_tokens,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
+from scibox.core.admission import Allowance
 from scibox.core.types import Key, Kind, ModelCard
 
 
@@ -31,6 +32,17 @@ class ModelList(Struct):
     object: Literal["list"] = "list"
 
 
+class LimitInfo(Struct):
+    """A limit that holds for this key's calls, and what is left of it; `reset_s` until all of it is."""
+
+    of: Literal["key", "owner", "model", "owner on model"]  # whose calls it counts
+    model: str | None
+    limit: str  # "calls_per_minute", ...
+    amount: int
+    remaining: int
+    reset_s: float
+
+
 class KeyInfo(Struct):
     """Who am I. Times are RFC 3339, in UTC."""
 
@@ -42,6 +54,7 @@ class KeyInfo(Struct):
     created_at: str
     expires_at: str | None
     models: list[str]
+    limits: list[LimitInfo]
     object: Literal["key"] = "key"
 
 
@@ -62,7 +75,9 @@ def render_model(card: ModelCard) -> bytes:
     return msgspec.json.encode(_model(card))
 
 
-def render_key(key: Key, models: list[str], iso: Callable[[float], str]) -> bytes:
+def render_key(
+    key: Key, models: list[str], allowances: Iterable[Allowance], iso: Callable[[float], str]
+) -> bytes:
     """The key behind a secret; `iso` writes Unix seconds as RFC 3339."""
     return msgspec.json.encode(
         KeyInfo(
@@ -74,6 +89,7 @@ def render_key(key: Key, models: list[str], iso: Callable[[float], str]) -> byte
             created_at=iso(key.created_at),
             expires_at=None if key.expires_at is None else iso(key.expires_at),
             models=models,
+            limits=[_limit(allowance) for allowance in allowances],
         )
     )
 
@@ -81,6 +97,19 @@ def render_key(key: Key, models: list[str], iso: Callable[[float], str]) -> byte
 def render_health(status: Literal["ok", "starting"], version: str) -> bytes:
     """The state of the service."""
     return msgspec.json.encode(Health(status, version))
+
+
+def _limit(allowance: Allowance) -> LimitInfo:
+    kind, _, name = allowance.subject.partition(":")
+    model, _, owner = name.partition(" owner:") if kind == "model" else ("", "", "")
+    return LimitInfo(
+        of="owner on model" if owner else "key" if kind == "key" else "owner" if kind == "owner" else "model",
+        model=model or None,
+        limit=allowance.limit,
+        amount=allowance.amount,
+        remaining=max(0, allowance.remaining),
+        reset_s=round(allowance.reset_s, 3),
+    )
 
 
 def _model(card: ModelCard) -> Model:

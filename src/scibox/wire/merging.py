@@ -64,7 +64,7 @@ class Merger:
             {**choice, "index": index} for index, body in enumerate(bodies) for choice in body["choices"]
         ]
         body = bodies[0] | {"choices": choices, "usage": _told(self.usage)}
-        return Chunk(msgspec.json.encode(body), self.usage, answers[0].headers)
+        return Chunk(msgspec.json.encode(body), self.usage, answers[0].headers, is_last=True)
 
 
 def _told(usage: Usage) -> Json:

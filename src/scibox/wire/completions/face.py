@@ -133,6 +133,7 @@ class Completions:
             items=0,
             n=len(prompts) * choices,
             prompts=len(prompts),
+            max_tokens=DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
         )
         echoed = [text for text in prompts for _ in range(choices)] if echoes else []
         reply = CompletionsReply(request_id, echoed, request.logprobs, wants_usage=call.wants_usage)

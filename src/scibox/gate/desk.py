@@ -1,0 +1,356 @@
+"""The desk in this process: limits, slots and the fair queue of every model.
+
+The arithmetic is in core/limits.py and core/fairness.py. A slot that is free goes at once to the call whose
+turn it is, if its limits allow it; else that call goes back and others go on. Nothing here waits but `enter`;
+on one event loop that is the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
+from scibox.core.errors import SciBoxError
+from scibox.core.fairness import FairQueue
+from scibox.core.limits import Limiter, Moment, Verdict
+from scibox.core.returning import Returning
+
+from . import refusals
+
+FIRST_PLACE_S = 1.0  # then it is clear that the call is not refused at once
+NEXT_PLACE_S = 2.0
+PLACES_PER_S = 1_000  # told at most, by all queues together of a model
+
+
+class _Model:
+    """A model's queue, and which of its deployments' slots are taken."""
+
+    __slots__ = ("is_dispatching", "queue", "returning", "timer", "timer_at", "used")
+
+    def __init__(self, name: str) -> None:
+        self.queue = FairQueue(name, 0)
+        self.returning = Returning()
+        self.used: list[int] = []
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0.0
+        self.is_dispatching = False
+
+    def fit(self, slots: Sequence[int]) -> None:
+        """Take the deployments' slots as they are now."""
+        self.queue.slots = sum(slots)
+        if len(self.used) < len(slots):
+            self.used += [0] * (len(slots) - len(self.used))
+
+    def take_slot(self, slots: Sequence[int]) -> int:
+        """The first deployment, in the order of preference, that has a free slot."""
+        found = next((index for index, count in enumerate(slots) if self.used[index] < count), 0)
+        self.used[found] += 1
+        return found
+
+
+class _Call:
+    """A call at the desk, from its coming to its leaving."""
+
+    __slots__ = (
+        "came_at", "deployment", "entered_at", "expected_s", "grant", "model", "on_place", "patience",
+        "refusal", "started_at", "telling", "turn", "wish",
+    )  # fmt: skip
+
+    def __init__(
+        self, wish: Wish, model: _Model, now: float, on_place: Callable[[Place], None] | None
+    ) -> None:
+        self.wish = wish
+        self.model = model
+        self.entered_at = now
+        self.on_place = on_place
+        self.came_at = 0
+        self.expected_s = 0.0
+        self.deployment: int | None = None  # whose slot it has, or is about to have
+        self.started_at: float | None = None
+        self.grant: Grant | None = None
+        self.refusal: SciBoxError | None = None
+        self.turn: asyncio.Future[None] | None = None  # done when there is a grant or a refusal
+        self.patience: asyncio.TimerHandle | None = None
+        self.telling: asyncio.TimerHandle | None = None
+
+    def decide(self) -> None:
+        """It need not wait any more."""
+        for timer in (self.patience, self.telling):
+            if timer is not None:
+                timer.cancel()
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
+
+
+class LocalDesk:
+    """`Desk` of one process. `slots` tells those of each deployment of a model.
+
+    `clock` is monotonic, `now` is Unix time.
+    """
+
+    def __init__(
+        self,
+        slots: Callable[[str], Sequence[int]],
+        limiter: Limiter,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        *,
+        queue_per_model: int = 1_000,
+        queue_per_owner: int = 200,
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        self.limiter = limiter
+        self._slots = slots
+        self._clock = clock
+        self._now = now
+        self._queue_per_model = queue_per_model
+        self._queue_per_owner = queue_per_owner
+        self._luck = luck
+        self._models: dict[str, _Model] = {}
+        self._calls: dict[str, _Call] = {}
+        self._verdicts: dict[str, tuple[Verdict, float]] = {}  # what blocks, by subject, and until when
+        self._parked: dict[str, set[str]] = {}  # models with calls that a subject's limits block
+
+    async def enter(self, wish: Wish, on_place: Callable[[Place], None] | None) -> Grant:
+        """Wait until the call may start; a refusal is raised."""
+        now = self._clock()
+        model = self._model(wish.model)
+        call = self._calls[wish.call_id] = _Call(wish, model, now, on_place)
+        try:
+            model.queue.enter(wish, now)
+            self._dispatch(model)
+            if call.grant is None and call.refusal is None:
+                self._begin_to_wait(call, now)
+            if call.grant is None and call.refusal is None:
+                call.turn = asyncio.get_running_loop().create_future()
+                await call.turn
+        except BaseException:
+            self.leave(wish.call_id, 0)
+            raise
+        if call.refusal is not None:
+            raise call.refusal
+        assert call.grant is not None
+        return call.grant
+
+    def charge(self, call_id: str, completion_tokens: int) -> None:
+        """That many LLM tokens more have been generated for it."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.model.queue.charge(call_id, completion_tokens)
+
+    def leave(self, call_id: str, tokens: int | None) -> None:
+        """The call has ended, or waits no longer."""
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return
+        call.decide()
+        model, now = call.model, self._clock()
+        if model.queue.remove(call_id):
+            return
+        self._give_back(call, tokens, now)
+        self.limiter.settle(call_id, tokens, Moment(now, self._now()))
+        self._dispatch(model)
+        for subject in call.wish.subjects:
+            self._wake(subject.name)
+
+    async def allowances(self, subjects: Sequence[Subject]) -> Sequence[Allowance]:
+        """What is left of these limits."""
+        answer: asyncio.Future[Sequence[Allowance]] = asyncio.get_running_loop().create_future()
+        self.limiter.allowances(
+            subjects,
+            Moment(self._clock(), self._now()),
+            lambda left: None if answer.done() else answer.set_result(left),
+        )
+        return await answer
+
+    async def places(self, owner: str) -> Sequence[Place]:
+        """Where the calls of an owner stand."""
+        now = self._clock()
+        return [self._place(call, now) for call in self._calls.values() if call.wish.owner == owner]
+
+    async def has_room(self, models: Sequence[str]) -> str | None:
+        """The first of these models that would start a call now."""
+        for name in models:
+            model = self._model(name)
+            model.fit(self._slots(name))
+            if not len(model.queue) and model.queue.running < model.queue.slots:
+                return name
+        return None
+
+    def _model(self, name: str) -> _Model:
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = _Model(name)
+        return model
+
+    def _dispatch(self, model: _Model) -> None:
+        """Start every call that may start now. Limits may be asked elsewhere and answer later."""
+        queue, slots = model.queue, self._slots(model.queue.model)
+        model.fit(slots)
+        model.is_dispatching = True
+        while (picked := queue.pick(self._clock())) is not None:
+            call = self._calls[picked.wish.call_id]
+            call.deployment = model.take_slot(slots)
+            at = Moment(self._clock(), self._now())
+            self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
+        model.is_dispatching = False
+        self._set_timer(model)
+
+    def _set_timer(self, model: _Model) -> None:
+        """Look again when the next limit frees somebody."""
+        at = model.queue.next_wake()
+        if model.timer is not None and model.timer_at != at:
+            model.timer.cancel()
+            model.timer = None
+        if at is not None and model.timer is None:
+            model.timer_at = at
+            loop = asyncio.get_running_loop()
+            model.timer = loop.call_later(max(0.0, at - self._clock()), self._on_timer, model)
+
+    def _on_timer(self, model: _Model) -> None:
+        model.timer = None
+        self._dispatch(model)
+
+    def _on_verdict(self, call: _Call, verdict: Verdict) -> None:
+        """What the limits say of a call that holds a slot already."""
+        now, wish = self._clock(), call.wish
+        if wish.call_id not in self._calls:  # it left meanwhile, and has given its slot back
+            if verdict.taken:
+                self.limiter.settle(wish.call_id, 0, Moment(now, self._now()))
+        elif verdict.taken:
+            self._start(call, now)
+        elif verdict.is_final:
+            self._give_back(call, 0, now)
+            self._refuse(call, refusals.by_final_limit(wish, verdict))
+        else:
+            self._free_slot(call)
+            call.model.queue.put_back(wish.call_id, verdict, now)
+            until = math.inf if verdict.wait_s is None else now + verdict.wait_s
+            self._verdicts[verdict.subject] = (verdict, until)
+            self._parked.setdefault(verdict.subject, set()).add(wish.model)
+            if now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
+                self._on_impatient(call)
+        if not call.model.is_dispatching:
+            self._dispatch(call.model)
+
+    def _start(self, call: _Call, now: float) -> None:
+        call.started_at = now
+        if call.wish.subjects:
+            self.limiter.allowances(
+                call.wish.subjects, Moment(now, self._now()), functools.partial(self._grant, call)
+            )
+        else:
+            self._grant(call, ())
+
+    def _grant(self, call: _Call, left: Sequence[Allowance]) -> None:
+        assert call.deployment is not None
+        assert call.started_at is not None
+        waited_s = call.started_at - call.entered_at
+        call.grant = Grant(call.deployment, call.came_at, waited_s, tuple(left), call.expected_s)
+        call.decide()
+
+    def _refuse(self, call: _Call, error: SciBoxError) -> None:
+        self._calls.pop(call.wish.call_id, None)
+        call.refusal = error
+        call.decide()
+
+    def _free_slot(self, call: _Call) -> None:
+        if call.deployment is not None:
+            call.model.used[call.deployment] -= 1
+            call.deployment = None
+
+    def _give_back(self, call: _Call, tokens: int | None, now: float) -> None:
+        self._free_slot(call)
+        call.model.queue.finish(call.wish.call_id, tokens, now)
+
+    def _wake(self, subject: str) -> None:
+        """A call of that subject has ended: who was blocked by its limits is asked again."""
+        self._verdicts.pop(subject, None)
+        for name in self._parked.pop(subject, ()):
+            model = self._models[name]
+            if model.queue.wake(subject):
+                self._dispatch(model)
+
+    def _begin_to_wait(self, call: _Call, now: float) -> None:
+        """Judge whether a call that cannot start now may wait, and for how long."""
+        wish, queue, returning = call.wish, call.model.queue, call.model.returning
+        is_expected = returning.is_expected(wish.owner, now)
+        place = queue.estimate(wish.call_id, now)
+        assert place is not None, "it waits"
+        owned = queue.waiting_of(wish.owner)
+        ahead = 0 if is_expected else returning.ahead(wish.owner, now)
+        call.came_at = place.position
+        call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
+        if len(queue) > self._queue_per_model or owned > self._queue_per_owner:
+            is_of_owner = owned > self._queue_per_owner
+            bound = self._queue_per_owner if is_of_owner else self._queue_per_model
+            retry_after_s = self._retry_after_s(call, call.expected_s, now)
+            full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
+            self._turn_away(call, full)
+        elif call.expected_s > wish.patience_s and not is_expected:
+            excess_s = call.expected_s - wish.patience_s
+            self._turn_away(call, self._too_long(call, call.expected_s, excess_s, now))
+        else:
+            loop = asyncio.get_running_loop()
+            call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
+            if call.on_place is not None:
+                call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
+
+    def _on_impatient(self, call: _Call) -> None:
+        if call.deployment is not None:
+            return  # its limits are being asked: `_on_verdict` comes
+        now = self._clock()
+        eta_s = self._place(call, now).eta_s
+        self._turn_away(call, self._too_long(call, eta_s, eta_s, now))
+
+    def _turn_away(self, call: _Call, error: SciBoxError) -> None:
+        call.model.queue.remove(call.wish.call_id)
+        self._refuse(call, error)
+
+    def _too_long(self, call: _Call, expected_s: float, excess_s: float, now: float) -> SciBoxError:
+        wish = call.wish
+        retry_after_s = self._retry_after_s(call, excess_s, now)
+        for subject in wish.subjects:
+            verdict, until = self._verdicts.get(subject.name, (None, 0.0))
+            if verdict is not None and until >= now:
+                return refusals.by_limit(wish, verdict, expected_s, retry_after_s)
+        return refusals.by_queue(wish, call.came_at, expected_s, retry_after_s)
+
+    def _retry_after_s(self, call: _Call, excess_s: float, now: float) -> int:
+        model, owner = call.model, call.wish.owner
+        pace_s = call.expected_s / max(1, model.queue.waiting_of(owner))
+        return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
+
+    def _place(self, call: _Call, now: float) -> Place:
+        """Where it stands; 0 when it has started."""
+        if call.deployment is None:
+            place = call.model.queue.estimate(call.wish.call_id, now)
+            assert place is not None, "it waits"
+            position, eta_s = place.position, place.eta_s
+            waited_s, ran_s = now - call.entered_at, 0.0
+        else:
+            started_at = call.started_at or now
+            position, eta_s, waited_s, ran_s = 0, 0.0, started_at - call.entered_at, now - started_at
+        wish = call.wish
+        return Place(
+            wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s
+        )
+
+    def _tell_first(self, call: _Call) -> None:
+        at = Moment(self._clock(), self._now())
+        self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
+
+    def _tell(self, call: _Call, left: Sequence[Allowance] = ()) -> None:
+        """Say where a call stands, and do so again later."""
+        if call.on_place is None or call.deployment is not None or call.wish.call_id not in self._calls:
+            return
+        place = self._place(call, self._clock())
+        call.on_place(msgspec.structs.replace(place, allowances=tuple(left)))
+        delay_s = max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S)
+        call.telling = asyncio.get_running_loop().call_later(delay_s, self._tell, call)

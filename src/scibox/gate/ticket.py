@@ -1,0 +1,315 @@
+"""The ticket of one call: its turn, what it has used, its entry. Closed exactly once, whatever happens.
+
+The entry is in the journal before the last chunk is handed on; closing never awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol
+
+from scibox.core.admission import Desk, Grant, Place, Wish
+from scibox.core.entries import Entry, Opened
+from scibox.core.errors import (
+    Busy,
+    Draining,
+    RateLimited,
+    SciBoxError,
+    StorageUnavailable,
+    Unauthorized,
+    UpstreamTimeout,
+)
+from scibox.core.types import Call, Chunk, Ending, Key, ModelCard, Usage
+
+CHARGED_AT_ONCE = 32  # LLM tokens: a message to the desk for each would cost more than it tells
+BYTES_PER_TOKEN = 4  # of an answer that nobody has counted
+
+
+class Audience(Protocol):
+    """Who is told what becomes of the call's turn."""
+
+    def queued(self, place: Place) -> None:
+        """It still waits, there."""
+
+    def admitted(self, grant: Grant) -> None:
+        """It starts now."""
+
+
+class Journal(Protocol):
+    """Where entries go."""
+
+    def check(self) -> None:
+        """Raise `StorageUnavailable` when nothing more could be kept."""
+
+    def opened(self, record: Opened) -> None:
+        """A call is about to start."""
+
+    def ended(self, entry: Entry) -> None:
+        """A call has ended, and this is what it was."""
+
+    async def settled(self) -> None:
+        """Returns when all of it is as safe as it was asked to be."""
+
+
+class Books(Protocol):
+    """What a ticket needs of the gate."""
+
+    desk: Desk
+    journal: Journal
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def open(self, ticket: Ticket) -> None:
+        """The ticket is under way; raises when nothing may begin any more."""
+
+    def ended(self, ticket: Ticket, entry: Entry) -> None:
+        """Its call has ended: one entry for each."""
+
+    def close(self, ticket: Ticket) -> None:
+        """The ticket is done with."""
+
+
+class Ticket:
+    """Use it with `async with`: entering waits for the call's turn, leaving settles.
+
+    `others` names models that the caller might use instead.
+    """
+
+    __slots__ = (
+        "_audience",
+        "_books",
+        "_charged",
+        "_delivered",
+        "_embedded",
+        "_generated",
+        "_handed",
+        "_has_ended",
+        "_has_usage",
+        "_others",
+        "_revoked",
+        "_task",
+        "attempts",
+        "call",
+        "card",
+        "deployment",
+        "first_chunk_s",
+        "grant",
+        "key",
+        "opened_at",
+        "opened_clock",
+        "replica",
+        "texts",
+        "usage",
+        "wish",
+    )
+
+    def __init__(
+        self,
+        books: Books,
+        key: Key,
+        call: Call,
+        card: ModelCard,
+        wish: Wish,
+        *,
+        audience: Audience,
+        others: Callable[[], Sequence[str]],
+        opened_at: float,
+    ) -> None:
+        self._books = books
+        self._audience = audience
+        self._others = others
+        self.key = key
+        self.call = call
+        self.card = card
+        self.wish = wish
+        self.opened_at = opened_at  # Unix
+        self.opened_clock = books.clock()
+        self.grant = Grant(0, 0, 0.0)
+        self.deployment: int | None = None  # that it was tried on last
+        self.replica = ""
+        self.attempts = 0
+        self.usage = Usage()
+        self.first_chunk_s: float | None = None
+        self.texts = 0
+        self._has_usage = False
+        self._embedded = (0, 0)  # LLM tokens of the texts that have vectors, and those known before
+        self._generated = 0
+        self._charged = 0
+        self._handed = 0
+        self._delivered = 0
+        self._has_ended = False
+        self._revoked: Unauthorized | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> Ticket:
+        self._task = asyncio.current_task()
+        try:
+            self._books.open(self)
+            self.grant = await self._enter()
+        except BaseException as error:
+            self._leave(error)
+            if self._is_revoked(error):
+                raise self._revoked from None  # type: ignore[misc]  # `_is_revoked`
+            raise
+        self.deployment = self.grant.deployment
+        wish, call = self.wish, self.call
+        self._books.journal.opened(
+            Opened(
+                call.request_id,
+                self.opened_at,
+                self.key.key_id,
+                self.key.owner,
+                self.card.name,
+                call.kind,
+                call.endpoint,
+                wish.prompt_tokens,
+                wish.texts,
+            )
+        )
+        self._audience.admitted(self.grant)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
+        if error is not None and self._is_revoked(error):
+            raise self._revoked from None  # type: ignore[misc]  # `_is_revoked`
+
+    def tried(self, deployment: int, address: str) -> None:
+        """An attempt on that replica begins."""
+        self.attempts += 1
+        self.deployment = deployment
+        self.replica = address
+
+    def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
+        """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
+        self.texts += texts
+        self._embedded = (self._embedded[0] + prompt_tokens, self._embedded[1] + cached_tokens)
+
+    def count(self, chunk: Chunk) -> None:
+        """Note what a chunk says, before it is handed on: who asks for the next has handed this one on."""
+        if self.first_chunk_s is None:
+            self.first_chunk_s = self._books.clock() - self.opened_clock
+        self._delivered = self._handed
+        if chunk.deltas:
+            self._generated += chunk.deltas
+            self._handed = self._generated
+            if self._generated - self._charged >= CHARGED_AT_ONCE:
+                self._books.desk.charge(self.call.request_id, self._generated - self._charged)
+                self._charged = self._generated
+        if chunk.usage is not None and (chunk.usage.prompt_tokens or chunk.usage.completion_tokens):
+            self.usage = chunk.usage
+            self._has_usage = True
+        if chunk.is_last:
+            if not self._generated and not self._has_usage:
+                self._generated = len(chunk.data) // BYTES_PER_TOKEN if self.call.kind == "chat" else 0
+            self._end(Ending.FINISHED, "")
+
+    async def recorded(self) -> None:
+        """Wait until the entry is as safe as it was asked to be."""
+        await self._books.journal.settled()
+
+    def revoke(self, reason: Unauthorized) -> None:
+        """End the call now, whatever it waits for: its key is not valid any more."""
+        if self._task is not None and self._revoked is None:
+            self._revoked = reason
+            self._task.cancel()
+
+    def _is_revoked(self, error: BaseException) -> bool:
+        """Whether this error is the end that `revoke` has asked for, and nobody else has cancelled the task.
+
+        The same way as `asyncio.timeout`: https://docs.python.org/3.11/library/asyncio-task.html#timeouts.
+        A `GeneratorExit` is what our cancellation has become when it struck in who consumes the chunks.
+        """
+        if self._revoked is None or not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return False
+        assert self._task is not None
+        return self._task.uncancel() <= 0
+
+    async def _enter(self) -> Grant:
+        """Wait for the turn; a refusal names a model that could answer now, where there is one."""
+        desk = self._books.desk
+        try:
+            return await desk.enter(self.wish, self._audience.queued if self.call.stream else None)
+        except (RateLimited, Busy) as error:
+            others = self._others()
+            name = await desk.has_room(others) if others else None
+            if name is not None:
+                error.message += f" '{name}' has room now."
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
+        self._end(*_ending(error, is_revoked=self._revoked is not None))
+        self._books.close(self)
+
+    def _end(self, outcome: Ending, code: str) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        usage = self._final(outcome)
+        self._books.desk.leave(self.call.request_id, usage.prompt_tokens + usage.completion_tokens)
+        is_whole = outcome is Ending.FINISHED
+        call, price = self.call, self.card.price
+        entry = Entry(
+            request_id=call.request_id,
+            opened_at=self.opened_at,
+            key_id=self.key.key_id,
+            owner=self.key.owner,
+            model=self.card.name,
+            kind=call.kind,
+            endpoint=call.endpoint or call.path,
+            outcome=outcome,
+            code=code,
+            stream=call.stream,
+            is_background=call.is_background,
+            usage=usage,
+            delivered_tokens=usage.completion_tokens if is_whole else self._delivered,
+            is_estimate=not self._has_usage and usage != Usage(),
+            texts=self.wish.texts if is_whole else self.texts,
+            deployment=self.deployment,
+            replica=self.replica,
+            attempts=self.attempts,
+            queued_s=self._queued_s(),
+            first_chunk_s=self.first_chunk_s,
+            total_s=self._books.clock() - self.opened_clock,
+            price=price.of(usage) if price else 0.0,
+        )
+        self._books.ended(self, entry)
+
+    def _queued_s(self) -> float:
+        """Of one that never started, all of its time."""
+        return self.grant.waited_s if self.deployment is not None else self._books.clock() - self.opened_clock
+
+    def _final(self, outcome: Ending) -> Usage:
+        """What the engine has counted; what it has not told is estimated, where it has worked."""
+        if self._has_usage:
+            return self.usage
+        if self._embedded[0]:
+            self._has_usage = True  # of the texts that are done, the engine has told it
+            return Usage(self._embedded[0], cached_tokens=self._embedded[1])
+        # An engine that refused the call or failed before its first word has not been of use to anybody.
+        has_worked = self.first_chunk_s is not None or (
+            self.attempts > 0 and outcome in {Ending.CLIENT_GONE, Ending.REVOKED, Ending.DEADLINE}
+        )
+        return Usage(self.wish.prompt_tokens, self._generated) if has_worked else Usage()
+
+
+def _ending(error: BaseException | None, *, is_revoked: bool) -> tuple[Ending, str]:
+    """How a call ended and with which code, from what left its `async with`."""
+    code = error.code if isinstance(error, SciBoxError) else ""
+    if error is None:
+        return Ending.FINISHED, ""
+    if isinstance(error, UpstreamTimeout):
+        return Ending.DEADLINE, code
+    if isinstance(error, SciBoxError):
+        is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
+        return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
+    if isinstance(error, Exception):
+        return Ending.INTERNAL_ERROR, code
+    # GeneratorExit and CancelledError: the door closed the call since its client had left.
+    return (Ending.REVOKED, "key_revoked") if is_revoked else (Ending.CLIENT_GONE, "")

@@ -1,0 +1,1 @@
+"""What it cost: the journal, the feeder into the database, reports."""
