@@ -361,8 +361,8 @@ async def test_what_was_embedded_before_is_answered_from_memory_with_the_same_by
 
         assert second.content == first.content
         assert len(r.engine.requests) == asked
-        assert [event.usage for event in r.ended] == [r.ended[0].usage] * 2
-        assert r.ended[0].usage.prompt_tokens == 900
+        assert [event.usage.prompt_tokens for event in r.ended] == [900] * 2
+        assert [event.usage.cached_tokens for event in r.ended] == [0, 900]
 
 
 async def test_the_cache_survives_a_restart(tmp_path: Path) -> None:

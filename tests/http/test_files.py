@@ -11,6 +11,7 @@ import pytest
 from jobs import CHAT, jsonl, line, start, until_over, upload
 
 from rig import LIMITED, SECRET, STRANGER, rig
+from scibox.core.admission import Wish
 from scibox.service.files import Limits
 
 SMALL = Limits(max_file_bytes=1000, max_owner_bytes=2500, keep_s=3600.0)
@@ -279,12 +280,12 @@ def is_at(path: Path, name: str) -> bool:
 
 
 async def test_a_file_that_a_batch_reads_cannot_be_removed() -> None:
-    async with rig() as r:
-        r.gate.in_flight += 8  # nothing starts
+    async with rig(slots=1) as r:
+        held = Wish("held", "key", "owner", 1.0, "chatty", "interactive", 1, 1, 0, 1.0, ())
+        await r.desk.enter(held, None)  # nothing else starts
         batch = await start(r.client, jsonl([line("a")]))
         refused = await r.client.delete(f"/v1/files/{batch['input_file_id']}")
-        r.gate.in_flight -= 8
-        r.gate.settled.set()
+        r.desk.leave("held", 0)
         await until_over(r.client, batch["id"])
         removed = await r.client.delete(f"/v1/files/{batch['input_file_id']}")
 

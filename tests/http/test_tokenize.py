@@ -162,7 +162,7 @@ async def test_a_face_counts_with_the_call_it_parsed() -> None:
     """`pipeline.count(key, call)` is for every API that counts, e.g. Anthropic's `count_tokens`."""
     call = chat.parse("req", json.dumps({**DIALOGUE, "max_tokens": 5}).encode())
     async with rig() as r:
-        count = await r.door.pipeline.count(r.door.pipeline.enter(SECRET), call)
+        count = await r.door.pipeline.count(await r.door.pipeline.enter(SECRET), call)
         said = await r.client.post("/v1/chat/completions", json=DIALOGUE)
 
     assert count == said.json()["usage"]["prompt_tokens"]

@@ -213,7 +213,7 @@ async def test_a_batch_over_its_window_expires_with_what_was_done() -> None:
 async def test_lines_that_never_ran_are_named_in_the_error_file() -> None:
     ahead_s = 0.0
     limits = Limits(2**20, 2**22, 10 * 86_400.0)
-    async with rig(now=lambda: time.time() + ahead_s, pace=Pace(busy_at=1), limits=limits) as r:
+    async with rig(now=lambda: time.time() + ahead_s, slots=1, limits=limits) as r:
         async with interactive(r):
             batch_id = (await start(r.client, jsonl(line(f"c{n}") for n in range(5))))["id"]
             await asyncio.sleep(0.1)
@@ -259,12 +259,12 @@ async def interactive(r: Rig, calls: int = 1) -> AsyncIterator[None]:
 
 
 async def test_no_line_starts_while_others_need_the_models_and_all_do_afterwards() -> None:
-    async with rig(pace=Pace(concurrency=4, busy_at=3)) as r:
-        async with interactive(r, 3):
+    async with rig(pace=Pace(concurrency=4), slots=4) as r:
+        async with interactive(r, 3):  # the last slot is for the next of them
             batch_id = (await start(r.client, jsonl(line(f"c{n}") for n in range(20))))["id"]
             await asyncio.sleep(0.3)
             held = await look(r.client, batch_id)
-            assert r.gate.background == 0
+            assert r.engine.in_flight == 3
         batch = await until_over(r.client, batch_id, 5)
 
     assert held["status"] == "in_progress"
@@ -273,12 +273,12 @@ async def test_no_line_starts_while_others_need_the_models_and_all_do_afterwards
 
 
 async def test_a_batch_never_takes_more_than_its_lanes_and_others_are_answered_beside_it() -> None:
-    async with rig(pace=Pace(concurrency=2, busy_at=8)) as r:
+    async with rig(pace=Pace(concurrency=2)) as r:
         r.engine.script = SLOW
         batch_id = (await start(r.client, jsonl(line(f"c{n}") for n in range(40))))["id"]
         most = 0
         while (await look(r.client, batch_id))["status"] not in {"completed", "failed"}:
-            most = max(most, r.gate.background)
+            most = max(most, r.engine.in_flight)
             body = {"model": "chatty", "messages": [{"role": "user", "content": "quick"}]}
             assert (await r.client.post("/v1/chat/completions", json=body)).status_code == 200
 
@@ -342,7 +342,7 @@ async def test_running_lines_finish_in_a_drain_and_no_others_start(tmp_path: Pat
         r.engine.script = Script(first_chunk_delay_s=0.3)
         batch_id = (await start(r.client, jsonl(line(f"c{n}") for n in range(20))))["id"]
         async with asyncio.timeout(5):
-            while r.gate.background < 4:
+            while r.engine.in_flight < 4:
                 await asyncio.sleep(0.005)
         r.gate.drain()
         r.runner.drain()
@@ -381,7 +381,7 @@ async def test_a_database_that_is_away_stops_batches_and_no_calls(tmp_path: Path
 
 
 async def test_results_wait_in_memory_while_the_disk_takes_none(tmp_path: Path) -> None:
-    async with rig(data=tmp_path, pace=Pace(busy_at=1)) as r:
+    async with rig(data=tmp_path, slots=1) as r:
         async with interactive(r):
             batch_id = (await start(r.client, jsonl(line(f"c{n}") for n in range(200))))["id"]
             async with asyncio.timeout(5):

@@ -168,7 +168,7 @@ def test_formats_effort_and_log_probabilities() -> None:
         ({"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "text.format.name"),
         ({"text": {"verbosity": "shouting"}}, "text.verbosity"),
         ({"reasoning": {"effort": "enormous"}}, "reasoning.effort"),
-        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "priority"}, "service_tier"),
         ({"user": "u" * 513}, "user"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
         ({"max_output_tokens": 0}, "max_output_tokens"),

@@ -194,7 +194,7 @@ _KEPT_HERE = frozenset(
 )
 _SAY_INSTEAD = {
     "store": "Answers are not stored here; leave 'store' out or send false.",
-    "service_tier": 'The service tiers here are "auto", "default" and "flex" (other calls come first).',
+    "service_tier": '\'service_tier\' is "auto", "default" or "flex" here (other calls come first).',
     "modalities": "Models here answer with text only; send [\"text\"] or leave 'modalities' out.",
     "audio": "Models here answer with text only; leave 'audio' out.",
     "web_search_options": "There is no web search here; leave 'web_search_options' out.",

@@ -165,7 +165,7 @@ class ResponsesRequest(Struct):
         dict[str, Any] | None, Meta(description="No effect. As `prompt_cache_key`.")
     ] = None
     service_tier: Annotated[
-        str | None, Meta(description="Refused. There is one tier: auto or default may stand.")
+        str | None, Meta(description="Honoured. auto, default; flex: other calls come first.")
     ] = None
     background: Annotated[bool | None, Meta(description="Refused. `false` may stand.")] = None
     previous_response_id: Annotated[
