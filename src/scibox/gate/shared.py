@@ -119,7 +119,8 @@ class SharedLimiter(Limiter):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._line is not None and self._is_joined:
+        was_joined, self._is_joined = self._is_joined, False
+        if self._line is not None and was_joined:
             with suppress(LineLost):  # then it is taken for dead when no beat comes
                 await self._line.call("bye", [self._node, self._incarnation], self._budget_s * 4)
         if self._line is not None:
