@@ -107,18 +107,19 @@ local function wait(field, name, excess)
   end
 end
 
-local function hold(what, by)
-  if call('HINCRBY', P .. 'held:' .. node, what, by) == 0 then
-    call('HDEL', P .. 'held:' .. node, what)
+local function count(key, what, by)
+  local n = call('HINCRBY', P .. key, what, by)
+  if n <= 0 then
+    call('HDEL', P .. key, what)
+  elseif n == by then -- perhaps the first of that key
+    call('PEXPIRE', P .. key, 2 * DAY_MS)
   end
 end
 
 local function flight(name, by, is_own)
-  if call('HINCRBY', P .. 'flight', name, by) <= 0 then
-    call('HDEL', P .. 'flight', name)
-  end
+  count('flight', name, by)
   if is_own then
-    hold('f:' .. name, by)
+    count('held:' .. node, 'f:' .. name, by)
   end
 end
 
@@ -127,7 +128,7 @@ local function reserve(key, by, is_own)
     call('HSET', P .. 'q:' .. key, 'r', 0)
   end
   if is_own then
-    hold('q:' .. key, by)
+    count('held:' .. node, 'q:' .. key, by)
   end
   call('PEXPIRE', P .. 'q:' .. key, (string.sub(key, 1, 1) == 'd' and 3 or 40) * DAY_MS)
 end

@@ -12,7 +12,8 @@ epoch shows, is told all that this node's windows hold; nodes take from it only 
 
 What is known not to be exact: when a node goes alone, it has admitted what it has; the shares of the others
 come on top, so that up to twice the limit may pass in the first window. Takes that were under way when a
-connection broke may count twice until their window has passed.
+connection broke may count twice until their window has passed. Of a quota, an emptied server is told what
+the best informed node knew: calls of others that ended in the last moment are missing until `load_used`.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ class SharedLimiter(Limiter):
         self._emit(Notice(f"{what}: limits hold {share} until it is back", is_warning=True))
 
     def _take_alone(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
-        shares = tuple(shares.share(subject, self.nodes) for subject in wish.subjects)
+        own = tuple(shares.share(subject, self.nodes) for subject in wish.subjects)
 
         def heard(verdict: Verdict) -> None:
             if verdict.taken:
@@ -316,7 +317,7 @@ class SharedLimiter(Limiter):
             wait_s = POLL_S if verdict.wait_s is None else verdict.wait_s
             done(verdict._replace(amount=amount, wait_s=wait_s))
 
-        self._own.take(msgspec.structs.replace(wish, subjects=shares), at, heard)
+        self._own.take(msgspec.structs.replace(wish, subjects=own), at, heard)
 
     def _note(self, wish: Wish, at: Moment) -> None:
         units = (1, 1, wish.prompt_tokens + wish.completion_tokens, wish.texts)
