@@ -56,7 +56,7 @@ class Pace:
 class _Walker:
     """An owner's calls in the order of its turns, as a walk picks them; then those probably to come."""
 
-    __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "lines", "rank", "turn")
+    __slots__ = ("blocked_by", "comes_at_s", "counter", "flow", "gap_s", "lines", "rank", "turn")
 
     def __init__(
         self, flow: Flow, rank: int, lines: Iterable[Line], blocked_by: Verdict | None, now: float
@@ -67,9 +67,13 @@ class _Walker:
         self.turn = flow.last_turn
         self.blocked_by = blocked_by
         self.lines = deque(iter(line.calls.values()) for line in lines)
-        gap_s = max(flow.gap_s, now - flow.came_at)
-        # The next one after those that wait; infinite if the owner has sent but one call, or is blocked.
-        self.comes_at_s = math.inf if blocked_by else max(0.0, flow.came_at + gap_s - now)
+        silent_s = now - flow.came_at
+        # When its next call comes; never if it has sent but one, or is blocked. One that is silent for longer
+        # than usual is expected to be so for as long again.
+        self.gap_s = max(flow.gap_s, silent_s)
+        self.comes_at_s = math.inf
+        if blocked_by is None:
+            self.comes_at_s = flow.gap_s - silent_s if silent_s < flow.gap_s else silent_s
 
     def next(self) -> Waiting | None:
         """Its next call; None: there is none any more."""
@@ -113,7 +117,7 @@ class _Walk:
                 cost = walker.flow.turns.cost(call)
             elif walker.comes_at_s <= at_s and self._foreseen:
                 self._foreseen -= 1
-                walker.comes_at_s += walker.flow.gap_s
+                walker.comes_at_s += walker.gap_s
                 cost = walker.flow.typical_cost
             else:
                 if walker.comes_at_s < math.inf and self._foreseen:

@@ -87,53 +87,90 @@ _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_p
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("in_flight", "limits", "quotas", "windows")
+    __slots__ = ("allowed", "calls", "in_flight", "limits", "quotas", "texts", "tokens")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
         self.in_flight = 0
-        self.windows: list[tuple[str, str, Window]] = []  # the field, what it counts
-        self.quotas: list[tuple[str, Quota]] = []
+        self.allowed = math.inf  # in flight
+        self.calls: dict[str, Window] = {}  # each under its field
+        self.tokens: dict[str, Window] = {}
+        self.texts: dict[str, Window] = {}
+        self.quotas: dict[str, Quota] = {}
 
     def adopt(self, limits: Limits) -> None:
         """Take changed limits; what was used stays used."""
         self.limits = limits
-        windows = {field: window for field, _, window in self.windows}
-        self.windows = []
+        self.allowed = math.inf if limits.calls_in_flight is None else limits.calls_in_flight
         for field, length_s, unit in _WINDOWS:
-            if (amount := getattr(limits, field)) is not None:
-                window = windows.get(field) or Window(amount, length_s)
-                window.amount = amount
-                self.windows.append((field, unit, window))
-        quotas = dict(self.quotas)
-        self.quotas = []
+            windows: dict[str, Window] = getattr(self, unit)
+            if (amount := getattr(limits, field)) is None:
+                windows.pop(field, None)
+            else:
+                windows.setdefault(field, Window(amount, length_s)).amount = amount
         for field, period in _QUOTAS:
-            if (amount := getattr(limits, field)) is not None:
-                quota = quotas.get(field) or Quota(amount, period)
-                quota.amount = amount
-                self.quotas.append((field, quota))
+            if (amount := getattr(limits, field)) is None:
+                self.quotas.pop(field, None)
+            else:
+                self.quotas.setdefault(field, Quota(amount, period)).amount = amount
+
+    def windows(self) -> dict[str, Window]:
+        """All of them."""
+        return self.calls | self.tokens | self.texts
 
     def is_idle(self, at: Moment) -> bool:
         """Whether it is as if it had never been used."""
         return (
             not self.in_flight
-            and all(window.remaining(at.clock) == window.amount for _, _, window in self.windows)
-            and not any(quota.used for _, quota in self.quotas)
+            and all(window.remaining(at.clock) == window.amount for window in self.windows().values())
+            and not any(quota.used for quota in self.quotas.values())
         )
 
-    def blocks(self, name: str, units: dict[str, int], at: Moment) -> Iterator[Verdict]:
-        """The limits that a call of so many units does not fit into."""
-        for field, quota in self.quotas:
+    def has_room(self, tokens: int, texts: int, at: Moment) -> bool:
+        """Whether a call fits into every limit."""
+        if self.in_flight >= self.allowed:
+            return False
+        clock = at.clock
+        for window in self.calls.values():
+            if not window.has_room(1, clock):
+                return False
+        for window in self.tokens.values():
+            if tokens and not window.has_room(tokens, clock):
+                return False
+        for window in self.texts.values():
+            if texts and not window.has_room(texts, clock):
+                return False
+        return not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
+
+    def blocks(self, name: str, tokens: int, texts: int, at: Moment) -> Iterator[Verdict]:
+        """The limits that a call does not fit into."""
+        for field, quota in self.quotas.items():
             if quota.is_used_up(at.unix):
                 yield Verdict(False, name, field, quota.amount, quota.reset_s(at.unix), is_final=True)
             elif quota.is_reserved(at.unix):
                 yield Verdict(False, name, field, quota.amount, None)
-        allowed = self.limits.calls_in_flight
-        if allowed is not None and self.in_flight >= allowed:
-            yield Verdict(False, name, "calls_in_flight", allowed, None if allowed else math.inf, not allowed)
-        for field, unit, window in self.windows:
-            if wait_s := window.wait_for(units[unit], at.clock) if units[unit] else 0.0:
-                yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
+        if self.in_flight >= self.allowed:
+            wait_s = None if self.allowed else math.inf
+            yield Verdict(False, name, "calls_in_flight", int(self.allowed), wait_s, not self.allowed)
+        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
+            for field, window in windows.items():
+                if units and (wait_s := window.wait_for(units, at.clock)):
+                    yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
+
+    def take(self, tokens: int, texts: int, at: Moment) -> _Taken:
+        """Reserve for a call that fits."""
+        self.in_flight += 1
+        for window in self.calls.values():
+            window.reserve(1)
+        for window in self.texts.values():
+            window.reserve(texts)
+        windows = [(window, window.reserve(tokens)) for window in self.tokens.values()]
+        quotas = [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
+        return self, windows, quotas
+
+
+# What a call has taken of a subject: of windows the units, of quotas the period they are of.
+_Taken = tuple[_Held, list[tuple[Window, int]], list[tuple[Quota, float]]]
 
 
 class Content(NamedTuple):
@@ -143,16 +180,6 @@ class Content(NamedTuple):
     windows: list[tuple[str, list[tuple[float, int]]]]  # the field; monotonic seconds and units
 
 
-class _Reservation(NamedTuple):
-    """What a running call has taken."""
-
-    at: Moment
-    tokens: int
-    subjects: list[_Held]
-    windows: list[tuple[Window, int]]  # those of tokens, with the units taken
-    quotas: list[tuple[Quota, float]]  # with the period
-
-
 class Windows:
     """The limits in memory of one process; exact. A clock that steps back is taken to stand still."""
 
@@ -160,49 +187,37 @@ class Windows:
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
-        self._running: dict[str, _Reservation] = {}
+        self._running: dict[str, tuple[float, int, list[_Taken]]] = {}  # when, and how many tokens
         self._sweep_at = self.SWEEP_AT
         self._clock = 0.0
 
     def take(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
         """Reserve from every subject of the wish, or from none."""
         at = self._onward(at)
-        tokens = wish.prompt_tokens + wish.completion_tokens
-        units = {"calls": 1, "tokens": tokens, "texts": wish.texts}
+        tokens, texts = wish.prompt_tokens + wish.completion_tokens, wish.texts
         held = [self._find(subject, at) for subject in wish.subjects]
-        blocks = [
-            verdict
-            for subject, of in zip(wish.subjects, held, strict=True)
-            for verdict in of.blocks(subject.name, units, at)
-        ]
-        if blocks:
-            done(max(blocks, key=_gravity))
-            return
-        reservation = _Reservation(at, tokens, held, [], [])
         for of in held:
-            of.in_flight += 1
-            for _, unit, window in of.windows:
-                window.take(units[unit], at.clock)
-                if unit == "tokens":
-                    reservation.windows.append((window, window.clamp(tokens)))
-            for _, quota in of.quotas:
-                reservation.quotas.append((quota, quota.take(tokens, at.unix)))
-        self._running[wish.call_id] = reservation
+            if not of.has_room(tokens, texts, at):
+                done(self._blocked(wish, tokens, at))
+                return
+        taken = [of.take(tokens, texts, at) for of in held]
+        self._running[wish.call_id] = (at.clock, tokens, taken)
         done(TAKEN)
 
     def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
         """A taken call has ended: give back what it did not use, charge what it used beyond."""
-        reservation = self._running.pop(call_id, None)
-        if reservation is None:
+        running = self._running.pop(call_id, None)
+        if running is None:
             return
         at = self._onward(at)
-        used = reservation.tokens if tokens is None else tokens
-        for of in reservation.subjects:
+        taken_at, reserved, taken = running
+        used = reserved if tokens is None else tokens
+        for of, windows, quotas in taken:
             of.in_flight -= 1
-        for window, reserved in reservation.windows:
-            window.settle(reservation.at.clock, reserved, used, at.clock)
-        for quota, period in reservation.quotas:
-            quota.settle(period, reservation.tokens, used, at.unix)
+            for window, units in windows:
+                window.settle(taken_at, units, used, at.clock)
+            for quota, period in quotas:
+                quota.settle(period, reserved, used, at.unix)
 
     def allowances(
         self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
@@ -213,19 +228,19 @@ class Windows:
 
     def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
         """What the ledger says of today and this month."""
-        for field, quota in self._find(subject, at).quotas:
+        for field, quota in self._find(subject, at).quotas.items():
             quota.load(day_tokens if field == "tokens_per_day" else month_tokens, at.unix)
 
     def contents(self, at: Moment) -> Iterator[Content]:
         """What all windows hold now."""
         at = self._onward(at)
         for name, of in self._held.items():
-            yield Content(name, [(field, window.contents(at.clock)) for field, _, window in of.windows])
+            yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows().items()])
 
     def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
         """Subject, field, and what calls that have ended used of it."""
         for name, of in self._held.items():
-            for field, quota in of.quotas:
+            for field, quota in of.quotas.items():
                 yield name, field, quota.used_at(at.unix)
 
     def _onward(self, at: Moment) -> Moment:
@@ -235,18 +250,22 @@ class Windows:
         return at
 
     def _left(self, subject: Subject, at: Moment) -> Iterator[Allowance]:
-        of = self._find(subject, at)
-        for field, unit, window in of.windows:
-            del unit
-            yield Allowance(
-                subject.name, field, window.amount, window.remaining(at.clock), window.reset_s(at.clock)
-            )
+        name, of = subject.name, self._find(subject, at)
+        for field, window in of.windows().items():
+            left, reset_s = window.remaining(at.clock), window.reset_s(at.clock)
+            yield Allowance(name, field, window.amount, left, reset_s)
         if (allowed := of.limits.calls_in_flight) is not None:
-            yield Allowance(subject.name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0)
-        for field, quota in of.quotas:
-            yield Allowance(
-                subject.name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix)
-            )
+            yield Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0)
+        for field, quota in of.quotas.items():
+            yield Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
+
+    def _blocked(self, wish: Wish, tokens: int, at: Moment) -> Verdict:
+        blocks = (
+            verdict
+            for subject in wish.subjects
+            for verdict in self._find(subject, at).blocks(subject.name, tokens, wish.texts, at)
+        )
+        return max(blocks, key=_gravity)
 
     def _find(self, subject: Subject, at: Moment) -> _Held:
         of = self._held.get(subject.name)

@@ -45,12 +45,14 @@ class Quota:
 
     def is_reserved(self, unix: float) -> bool:
         """Whether no call may start until a running one has ended and perhaps given back."""
-        self._turn(unix)
+        if not self._begin <= unix < self._end:
+            self._turn(unix)
         return self.used + self.reserved >= self.amount
 
     def take(self, units: int, unix: float) -> float:
         """Reserve units; the period they are for, to be told to `settle`."""
-        self._turn(unix)
+        if not self._begin <= unix < self._end:
+            self._turn(unix)
         self.reserved += units
         return self._begin
 

@@ -17,7 +17,7 @@ from .admission import Wish
 from .flows import LEARNED_OF_OWNER, Flow, Line, Waiting
 from .limits import Verdict
 
-# As in the paper's experiments: an output token costs about twice as much as one of the input, since inputs are
+# As in the paper's experiments: a token of the output costs about two of the input, since those are
 # computed together and outputs one after the other.
 INPUT_WEIGHT = 1.0
 OUTPUT_WEIGHT = 2.0

@@ -36,17 +36,39 @@ class Window:
         """
         return min(units, self.amount)
 
+    def has_room(self, units: int, now: float) -> bool:
+        """Whether `units` (clamped) fit now."""
+        cell = int(now / self._cell_s)
+        if cell > self._latest:
+            self._advance(now)
+        amount = self.amount
+        return self.used + units <= amount or (units > amount > 0 and not self.used)
+
+    def reserve(self, units: int) -> int:
+        """Take `units` (clamped), which have room as was just asked; how many were taken."""
+        units = min(units, self.amount)
+        self._add(self._latest, units)
+        return units
+
     def wait_for(self, units: int, now: float) -> float:
         """Seconds until `units` (clamped) fit; 0.0: now. Infinite where the amount is 0."""
         self._advance(now)
-        return self._wait(units, now)
+        if self.amount <= 0:
+            return math.inf
+        excess = self.used + min(units, self.amount) - self.amount
+        if excess <= 0:
+            return 0.0
+        for cell in self._order:
+            excess -= self._cells[cell]
+            if excess <= 0:
+                return self._passes(cell, now)
+        raise AssertionError("an empty window has room")
 
     def take(self, units: int, now: float) -> bool:
         """Take `units` (clamped) if they fit now."""
-        cell = self._advance(now)
-        if self._wait(units, now) > 0:
+        if not self.has_room(units, now):
             return False
-        self._add(cell, self.clamp(units))
+        self.reserve(units)
         return True
 
     def settle(self, taken_at: float, reserved: int, used: int, now: float) -> None:
@@ -97,18 +119,6 @@ class Window:
             self._cells[cell] = units
             self._order.append(cell)
         self.used += units
-
-    def _wait(self, units: int, now: float) -> float:
-        if self.amount <= 0:
-            return math.inf
-        excess = self.used + min(units, self.amount) - self.amount
-        if excess <= 0:
-            return 0.0
-        for cell in self._order:
-            excess -= self._cells[cell]
-            if excess <= 0:
-                return self._passes(cell, now)
-        raise AssertionError("an empty window has room")
 
     def _passes(self, cell: int, now: float) -> float:
         """Seconds until a cell counts no longer; a thousandth of a cell more, since quotients are rounded."""
