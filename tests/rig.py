@@ -37,6 +37,7 @@ from scibox.service.files import Files, Limits
 from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.work import Pace, Tools
+from scibox.store.keys import Known
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
@@ -124,7 +125,7 @@ def socket_folder() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def rig(
+async def rig(  # noqa: PLR0915 - it joins what app.py joins
     *,
     deadlines: Deadlines | None = None,
     heartbeat_s: float = 10.0,
@@ -187,7 +188,7 @@ async def rig(
             )
             events: list[Event] = []
             chatty = replace(chatty, slots=slots)
-            ring = KeyRing(KEYS | dict(keys or {}))
+            ring = KeyRing(Known(KEYS | dict(keys or {}), dict(owners or {})))
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
@@ -218,7 +219,6 @@ async def rig(
                 now=time.time,
                 patience_s=patience_s,
                 background_calls=pace.concurrency,
-                owner=lambda name: (owners or {}).get(name) or Owner(name),
             )
             remembered = 2**24 if cache_file else 0
             cache = VectorCache(remembered, cache_file, remembered, lambda message: None)

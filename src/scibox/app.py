@@ -19,15 +19,16 @@ import uvloop
 
 from scibox import __version__, banner
 from scibox.config import Config, Deployment
-from scibox.core.errors import OperatorError
+from scibox.core.errors import KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.core.limits import Windows
 from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing, follow
+from scibox.gate.keywatch import KeyWatch
 from scibox.gate.repeats import LocalRepeats
+from scibox.gate.shared import SharedLimiter
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
@@ -47,11 +48,15 @@ from scibox.service.pipeline import Pipeline
 from scibox.service.runner import Runner
 from scibox.service.work import Pace, Tools
 from scibox.store.keys import KeyStore
+from scibox.store.links import DatabaseAway
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
 
+KEYS_PATIENCE_S = 2.0  # for the database of keys: it is asked again and again
+KEYS_POLL_S = 1.0  # for the first key, after a first start without the database
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -64,7 +69,7 @@ def serve(config: Config) -> int:
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download
         weights = obtain(config)
-        with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
+        with KeyStore(config.place("keys"), KEYS_PATIENCE_S) as store, _sockets_folder() as sockets:
             try:
                 return uvloop.run(Box(config, weights, sockets, store).live(sock))
             except EngineFailed as error:
@@ -82,7 +87,9 @@ class Box:
         self._log = Log()
         self._stop = asyncio.Event()
         self._client = Client(config.deadlines.connect_s)
-        self._ring = KeyRing(store.by_digest())
+        self._keys = KeyWatch(
+            store, Revoked(config.data / "revoked"), config.data / "keys.snapshot", self._log.emit
+        )
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -91,6 +98,7 @@ class Box:
         )
         self._deployed = Deployed(config, weights, sockets, self._note)
         self._directory = self._names()
+        self._shared = self._shared_limits()
         self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
         self._gate = self._new_gate()
         self._tools = self._batch_tools()
@@ -113,12 +121,14 @@ class Box:
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        if self._shared is not None:
+            await self._shared.start()
         web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
-            asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
             asyncio.create_task(self._gate.watch()),
+            asyncio.create_task(self._keys.run()),
             asyncio.create_task(
                 discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
             ),
@@ -126,7 +136,8 @@ class Box:
         for task in tasks:
             self._watch(task)
         try:
-            self._greet()
+            await self._greet()
+            tasks.append(self._watch(asyncio.create_task(self._await_keys())))
             await self._start_engines(started_at)
             tasks.append(self._watch(asyncio.create_task(self._runner.run())))
             await self._stop.wait()
@@ -138,6 +149,9 @@ class Box:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
+            await self._keys.stop()
+            if self._shared is not None:
+                await self._shared.stop()
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
@@ -158,11 +172,32 @@ class Box:
             )
             self._stop.set()
 
-    def _greet(self) -> None:
-        secret = admin.ensure_operator(self._store, time.time())
-        self._ring.replace(self._store.by_digest())  # before its secret is shown
-        self._secret = secret
-        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+    async def _greet(self) -> None:
+        await self._keys.started()
+        ring = self._keys.ring
+        self._secret = await self._first_secret() if ring.trouble is None else None
+        _say(banner.greeting(__version__, self._url, str(self._config.data), self._secret))
+        if ring.is_empty:
+            _say(banner.no_keys(ring.trouble or "it was away a moment ago"))
+
+    async def _first_secret(self) -> str | None:
+        """The operator's, where there is no key at all: it is made once, and known before it is shown."""
+        if not self._keys.ring.is_empty:
+            return None
+        with contextlib.suppress(DatabaseAway):
+            secret = await asyncio.to_thread(admin.ensure_operator, self._store, time.time())
+            with contextlib.suppress(KeysUnavailable):
+                await self._keys.refresh()
+            return secret
+        return None
+
+    async def _await_keys(self) -> None:
+        """After a first start without the database: make the operator's key as soon as that can be done."""
+        await self._keys.started()
+        while self._keys.ring.is_empty:
+            await asyncio.sleep(KEYS_POLL_S)
+            if self._keys.ring.trouble is None and (secret := await self._first_secret()) is not None:
+                _say(banner.first_key(secret))
 
     async def _start_engines(self, started_at: float) -> None:
         """Start the children and wait until they can answer, or until the service is to stop."""
@@ -203,18 +238,24 @@ class Box:
         aliases = {alias: model.name for model in self._config.models for alias in model.aliases}
         return Directory(self._deployed.routes, aliases, self._config.gate.upstream_slots)
 
+    def _shared_limits(self) -> SharedLimiter | None:
+        own = self._config.shared
+        if own.limits_url is None:
+            return None
+        return SharedLimiter(own.limits_url, self._log.emit, prefix=own.limits_prefix)
+
     def _new_gate(self) -> Gate:
         own = self._config.gate
         desk = LocalDesk(
             self._directory.slots,
-            Windows(),
+            self._shared or Windows(),
             time.monotonic,
             time.time,
             queue_per_model=own.queue_per_model,
             queue_per_owner=own.queue_per_owner,
         )
         return Gate(
-            self._ring,
+            self._keys.ring,
             desk,
             self._journal,
             self._log.emit,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from scibox import __version__
 from scibox.core.errors import OperatorError
+from scibox.store.links import DatabaseAway
 
 if TYPE_CHECKING:
     from scibox.config import Config
@@ -30,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OperatorError as error:
         return _fail(str(error))
+    except DatabaseAway as error:
+        return _fail(
+            f"The database does not work now ({error}): look to its server, or without one to the data "
+            "folder's permissions and its disk."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,7 +141,7 @@ def _create_key(options: argparse.Namespace) -> int:
     for name in options.model or ():
         if name not in names:
             return _fail(f"There is no model '{name}'; --model takes one of: {', '.join(sorted(names))}.", 2)
-    with KeyStore(config.data / "keys.db") as store:
+    with KeyStore(config.place("keys")) as store:
         key, secret = admin.create_key(
             store,
             owner=options.owner or options.name,
@@ -157,7 +163,7 @@ def _list_keys(options: argparse.Namespace) -> int:
 
     from scibox.store.keys import KeyStore
 
-    with KeyStore(_config(options).data / "keys.db") as store:
+    with KeyStore(_config(options).place("keys")) as store:
         keys = store.all()
     if not keys:
         print("There are no keys yet; make one with: scibox keys create NAME", file=sys.stderr)
@@ -185,16 +191,23 @@ def _row(key: Key, now: float) -> tuple[str, ...]:
 def _revoke_keys(options: argparse.Namespace) -> int:
     import time
 
+    from scibox.service.revocation import Revocation
     from scibox.store.keys import KeyStore
+    from scibox.store.revoked import Revoked, is_listable
 
-    status = 0
-    with KeyStore(_config(options).data / "keys.db") as store:
-        for key_id in options.key_id:
-            key = store.revoke(key_id, time.time())
-            if key is None:
-                status = _fail(f"There is no key '{key_id}'; see: scibox keys list")
-            else:
-                print(f"{key_id} of {key.owner} is revoked.")
+    config, status = _config(options), 0
+    wanted = [key_id for key_id in options.key_id if is_listable(key_id)]
+    with KeyStore(config.place("keys")) as store:
+        done = Revocation(store, Revoked(config.data / "revoked")).revoke(wanted, time.time())
+    for key in done.keys:
+        print(f"{key.key_id} of {key.owner} is revoked.")
+    if done.waits_for is not None:
+        print(
+            f"The database does not work now ({done.waits_for}). The service of this data folder refuses "
+            f"{', '.join(wanted)} from now on all the same, and tells the database when it is back."
+        )
+    for key_id in [*done.unknown, *(set(options.key_id) - set(wanted))]:
+        status = _fail(f"There is no key '{key_id}'; see: scibox keys list")
     return status
 
 

@@ -126,6 +126,7 @@ class Shared:
 
     database_url: str | None = None
     limits_url: str | None = None
+    limits_prefix: str = "scibox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,10 @@ class Config:
     ledger: Ledger = field(default_factory=Ledger)
     shared: Shared = field(default_factory=Shared)
     models: tuple[Model, ...] = ()
+
+    def place(self, tables: str) -> str:
+        """Where a set of tables is, for `store.sql.Sql`: the shared database, or a file in `data`."""
+        return self.shared.database_url or f"sqlite://{self.data.absolute()}/{tables}.db"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,28 @@ def create_key(
     days: float | None = None,
     models: Iterable[str] | None = None,
 ) -> tuple[Key, str]:
-    """A new key and its secret; the secret is nowhere else and cannot be shown again. `now`: Unix seconds."""
+    """A new key, stored, and its secret, which cannot be shown again. `now`: Unix seconds."""
+    key, secret = _make(owner=owner, name=name, now=now, role=role, days=days, models=models)
+    store.add([(key, secrets.digest(secret))])
+    return key, secret
+
+
+def ensure_operator(store: KeyStore, now: float) -> str | None:
+    """At the first start: the operator's secret, to be shown once. None when there are keys already."""
+    key, secret = _make(owner="operator", name="first start", role="operator", now=now)
+    return secret if store.add_first(key, secrets.digest(secret)) else None
+
+
+def _make(
+    *,
+    owner: str,
+    name: str,
+    now: float,
+    role: Role = "member",
+    days: float | None = None,
+    models: Iterable[str] | None = None,
+) -> tuple[Key, str]:
+    """A new key and its secret, which is nowhere else."""
     numbers = [randomness.randbelow(len(secrets.ALPHABET)) for _ in range(secrets.RANDOM_CHARS)]
     secret = secrets.compose(numbers)
     key = Key(
@@ -35,13 +56,4 @@ def create_key(
         expires_at=None if days is None else now + days * DAY_S,
         models=None if models is None else frozenset(models),
     )
-    store.add(key, secrets.digest(secret))
     return key, secret
-
-
-def ensure_operator(store: KeyStore, now: float) -> str | None:
-    """At the first start: the operator's secret, to be shown once. None when there are keys already."""
-    if store.all():
-        return None
-    _, secret = create_key(store, owner="operator", name="first start", role="operator", now=now)
-    return secret
