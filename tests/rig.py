@@ -27,18 +27,27 @@ from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
-from scibox.store.keys import Known
+from scibox.store.entries import LEDGER, EntryStore
+from scibox.store.keys import KeyStore, Known
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -48,12 +57,15 @@ SECRET = secret.compose([7] * secret.RANDOM_CHARS)
 LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+COLLEAGUE = secret.compose([13] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
+OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
 def key(name: str, owner: str = "team", **more: object) -> Key:
-    return Key(f"key_{name}", owner, name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+    whole = {"role": "member", "last_four": "abcd", "created_at": 1_700_000_000.0, **more}
+    return Key(f"key_{name}", owner, name, **whole)  # type: ignore[arg-type]
 
 
 KEYS = {
@@ -61,28 +73,27 @@ KEYS = {
     secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+    secret.digest(COLLEAGUE): key("colleague"),
     secret.digest(STRANGER): key("stranger", owner="others"),
+    secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
 
 
-class Notebook:
-    """A journal in memory; `on_entry` is asked before an entry is taken."""
+class Notebook(Journal):
+    """A journal that shows what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, lambda event: None)
         self.begun: list[Opened] = []
         self.entries: list[Entry] = []
 
-    def check(self) -> None:
-        """There is always room."""
-
     def opened(self, record: Opened) -> None:
         self.begun.append(record)
+        super().opened(record)
 
     def ended(self, entry: Entry) -> None:
         self.entries.append(entry)
-
-    async def settled(self) -> None:
-        """Memory is safe enough."""
+        super().ended(entry)
 
 
 @dataclass
@@ -122,6 +133,20 @@ def socket_folder() -> Iterator[Path]:
     """A folder with a short path: a Unix socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="scibox-test-") as folder:
         yield Path(folder)
+
+
+def office_of(
+    pipeline: Pipeline, ring: KeyRing, folder: Path, now: Callable[[], float]
+) -> tuple[Office, KeyStore]:
+    """The operator's use cases, on a store that has `KEYS`."""
+    store = KeyStore(f"sqlite://{folder}/keys.db")
+    store.add((known, digest) for digest, known in KEYS.items())
+
+    async def refresh() -> None:
+        ring.replace(store.load()[1])
+
+    revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
+    return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
 
 
 @contextlib.asynccontextmanager
@@ -208,7 +233,9 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
             desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
-            journal = Notebook()
+            journal = Notebook(folder / "journal")
+            sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
             pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate = Gate(
                 ring,
@@ -239,11 +266,14 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 now=now,
             )
             runner = Runner(tools)
+            office, store = office_of(tools.pipeline, ring, data or folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
+                office=office,
+                usage=usage,
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -278,3 +308,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                journal.close()
+                usage.close()
+                sql.close()
+                office.close()
+                store.close()

@@ -33,7 +33,9 @@ from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
+from scibox.ledger.feeder import Feeder
 from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
@@ -44,13 +46,18 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
 from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
@@ -87,9 +94,8 @@ class Box:
         self._log = Log()
         self._stop = asyncio.Event()
         self._client = Client(config.deadlines.connect_s)
-        self._keys = KeyWatch(
-            store, Revoked(config.data / "revoked"), config.data / "keys.snapshot", self._log.emit
-        )
+        revoked = Revoked(config.data / "revoked")
+        self._keys = KeyWatch(store, revoked, config.data / "keys.snapshot", self._log.emit)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -100,14 +106,26 @@ class Box:
         self._directory = self._names()
         self._shared = self._shared_limits()
         self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        entries, keep_s = EntryStore(self._ledger), config.ledger.keep_days * admin.DAY_S
+        self._feeder = Feeder(config.data / "journal", entries, self._log.emit, keep_s=keep_s)
+        self._usage = Usage(Reports(config.data / "journal", entries), time.time)
         self._gate = self._new_gate()
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
+        ring, pipeline = self._keys.ring, self._tools.pipeline
+        revocation = Revocation(store, revoked, ring.end)
+        self._office = Office(
+            admin.Admin(store, revocation, lambda: pipeline.directory.names, time.time, ring.keys),
+            self._keys.refresh,
+        )
         self._door = door.Door(
             pipeline=self._tools.pipeline,
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
+            office=self._office,
+            usage=self._usage,
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -116,6 +134,7 @@ class Box:
             heartbeat_s=config.server.heartbeat_s,
             max_body_bytes=config.server.max_body_bytes,
             cors_origins=config.server.cors_origins,
+            may_rotate=config.gate.holders_rotate,
         )
 
     async def live(self, sock: socket.socket) -> int:
@@ -123,6 +142,7 @@ class Box:
         self._watch_signals()
         if self._shared is not None:
             await self._shared.start()
+        self._feeder.start()
         web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
@@ -152,11 +172,15 @@ class Box:
             await self._keys.stop()
             if self._shared is not None:
                 await self._shared.stop()
+            self._office.close()
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
             self._journal.close()
+            await self._feeder.stop(LAST_WORDS_S)
+            self._usage.close()
+            self._ledger.close()
         _say("Stopped.")
         return 0
 
@@ -176,7 +200,7 @@ class Box:
         await self._keys.started()
         ring = self._keys.ring
         self._secret = await self._first_secret() if ring.trouble is None else None
-        _say(banner.greeting(__version__, self._url, str(self._config.data), self._secret))
+        _say(banner.greeting(__version__, self._config.server.url, str(self._config.data), self._secret))
         if ring.is_empty:
             _say(banner.no_keys(ring.trouble or "it was away a moment ago"))
 
@@ -205,11 +229,9 @@ class Box:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
-        )
+        took_s = time.monotonic() - started_at
+        url = self._config.server.url
+        _say(banner.ready(url, self._secret, self._config.models, took_s, _program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
@@ -297,13 +319,6 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
-
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
 
 
 def _listen(config: Config) -> server.Listen:

@@ -32,21 +32,6 @@ MORE_FRUITS = Tables(
         ),
     ),
 )
-NewPlace = Callable[[], str]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with servers.postgres() as server:
-        yield server.url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where nothing is yet."""
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/tables.db"
-    return servers.new_database(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

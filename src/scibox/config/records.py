@@ -55,6 +55,13 @@ class Server:
     workers: Workers = 1
     cors_origins: tuple[str, ...] = ("*",)
 
+    @property
+    def url(self) -> str:
+        """Where a program on this machine finds the service."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -102,7 +109,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How calls wait that cannot start now, and how many may."""
+    """How calls wait that cannot start now, and how many may; whether holders may renew their secrets."""
 
     patience_s: Seconds = 60.0
     queue_per_model: Count = 1_000
@@ -110,6 +117,7 @@ class Gate:
     upstream_slots: Slots = 128
     repeat_keep_s: Seconds = 3600.0
     repeat_bytes: Bytes = 64 * 2**20
+    holders_rotate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

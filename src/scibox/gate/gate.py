@@ -65,6 +65,10 @@ class Gate:
         """The key of a secret, or `Unauthorized`, or `KeysUnavailable`."""
         return await self._ring.identify(secret, self._now())
 
+    async def holder(self, secret: str) -> Key:
+        """The key of a secret, also one that opens nothing any more; or an error as of `authenticate`."""
+        return await self._ring.holder(secret, self._now())
+
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now, or `Unauthorized`."""
         return self._ring.recall(key_id, self._now())

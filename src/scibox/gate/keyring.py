@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from scibox.core import secret as secrets
 from scibox.core.errors import KeysUnavailable, Unauthorized
@@ -30,6 +31,7 @@ class KeyRing:
 
     def __init__(self, known: Known, refresh: Callable[[], Awaitable[None]] = _nothing_newer) -> None:
         self._refresh = refresh
+        self._lock = threading.Lock()  # of those who change it: what has ended comes from several threads
         self._listed: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # when each key was last used, by its id; whoever keeps it takes it
         self.trouble: str | None = None  # why the database cannot be asked now
@@ -37,14 +39,16 @@ class KeyRing:
 
     def replace(self, known: Known) -> None:
         """Take what the database has now."""
-        self.known = known
-        self._by_id = {key.key_id: key for key in known.keys.values()}
-        self._ends = merge(known.ends, self._listed)
+        with self._lock:
+            self.known = known
+            self._by_id = {key.key_id: key for key in known.keys.values()}
+            self._ends = merge(known.ends, self._listed)
 
     def end(self, ends: Mapping[str, float]) -> None:
         """Keys (by id) and digests that have ended, or will have, whatever any database says later."""
-        self._listed = merge(self._listed, ends)
-        self._ends = merge(self._ends, ends)
+        with self._lock:
+            self._listed = merge(self._listed, ends)
+            self._ends = merge(self._ends, ends)
 
     @property
     def listed(self) -> Mapping[str, float]:
@@ -56,16 +60,33 @@ class KeyRing:
         """Whether there is no key at all."""
         return not self._by_id
 
+    def keys(self) -> Collection[Key]:
+        """Every key that is known here."""
+        return self._by_id.values()
+
     async def identify(self, secret: str, now: float) -> Key:
         """As `find`; a secret that nobody knows here is looked for in the database before it is refused."""
+        return await self._look(self.find, secret, now)
+
+    async def holder(self, secret: str, now: float) -> Key:
+        """The key of a secret whatever has become of it, looked for in the same way."""
+        return await self._look(self._holder, secret, now)
+
+    async def _look(self, find: Callable[[str, float], Key], secret: str, now: float) -> Key:
         try:
-            return self.find(secret, now)
+            return find(secret, now)
         except _Unknown:
             await self._refresh()
-        return self.find(secret, now)
+        return find(secret, now)
 
     def find(self, secret: str, now: float) -> Key:
         """The key of a secret, or `Unauthorized` with what to do, or `KeysUnavailable`."""
+        key = self._holder(secret, now)
+        self._check(key, now)
+        self.used[key.key_id] = now
+        return key
+
+    def _holder(self, secret: str, now: float) -> Key:
         if not secret:
             raise Unauthorized(
                 "No key was given; send the header 'Authorization: Bearer <your key>'.",
@@ -87,8 +108,6 @@ class KeyRing:
                 "This secret was replaced by a new one; ask whoever has it, or the operator.",
                 code="key_revoked",
             )
-        self._check(key, now)
-        self.used[key.key_id] = now
         return key
 
     def recall(self, key_id: str, now: float) -> Key:

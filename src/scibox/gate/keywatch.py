@@ -118,24 +118,28 @@ class KeyWatch:
 
     async def _watch_database(self) -> None:
         while True:
-            self._wanted.clear()
-            waiting, self._next = self._next, None
-            try:
-                await self._look()
-            except DatabaseAway as error:
-                self._lose(str(error))
-            except OperatorError as error:
-                self._fault = error
-                self._lose(str(error))
-            else:
-                self._regain()
-            if waiting is not None:
-                waiting.set_result(None)
-            self._first.set()
+            await self.look()
             await asyncio.sleep(LEAST_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S - LEAST_S):
                     await self._wanted.wait()
+
+    async def look(self) -> None:
+        """Make the ring as the database is now; `ring.trouble` says why not, where that cannot be."""
+        self._wanted.clear()
+        waiting, self._next = self._next, None
+        try:
+            await self._look()
+        except DatabaseAway as error:
+            self._lose(str(error))
+        except OperatorError as error:
+            self._fault = error
+            self._lose(str(error))
+        else:
+            self._regain()
+        if waiting is not None:
+            waiting.set_result(None)
+        self._first.set()
 
     async def _look(self) -> None:
         work = self._in_thread(self._read)
@@ -181,24 +185,31 @@ class KeyWatch:
         uses_at = time.monotonic() + USES_S
         while True:
             await asyncio.sleep(WRITE_S)
-            if self.ring.trouble is not None:
-                continue
-            try:
-                if ends := self._unwritten():
-                    await self._in_thread(self._source.end, ends)
-                if time.monotonic() >= uses_at:
-                    uses_at = time.monotonic() + USES_S
-                    await self._write_uses()
-            except (DatabaseAway, OperatorError) as error:
-                self._complain(f"the database of keys cannot be written now ({error})")
-            else:
-                self._complaints.clear()
+            is_due = time.monotonic() >= uses_at
+            await self.write(with_uses=is_due)
+            if is_due:
+                uses_at = time.monotonic() + USES_S
+
+    async def write(self, *, with_uses: bool) -> None:
+        """Tell the database what has ended, and when keys were used; what fails is tried again later."""
+        if self.ring.trouble is not None:
+            return
+        try:
+            if ends := self._unwritten():
+                await self._in_thread(self._source.end, ends)
+            if with_uses:
+                await self._write_uses()
+        except (DatabaseAway, OperatorError) as error:
+            self._complain(f"the database of keys cannot be written now ({error})")
+        else:
+            self._complaints.clear()
 
     async def _write_uses(self) -> None:
         used, self.ring.used = self.ring.used, {}
+        if not used:
+            return
         try:
-            if used:
-                await self._in_thread(self._source.note_uses, used)
+            await self._in_thread(self._source.note_uses, used)
         except BaseException:
             self.ring.used = used | self.ring.used
             raise

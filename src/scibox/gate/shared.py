@@ -26,11 +26,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from scibox.core.admission import Allowance, Subject, Wish
 from scibox.core.events import Emit, Notice
 from scibox.core.limits import TAKEN, Limiter, Moment, Verdict, Windows
+from scibox.core.sharing import share, shared_wish
 
 from . import shares
 from .arrears import Arrears, Batch, Units
@@ -304,8 +303,6 @@ class SharedLimiter(Limiter):
         self._emit(Notice(f"{what}: limits hold {share} until it is back", is_warning=True))
 
     def _take_alone(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
-        own = tuple(shares.share(subject, self.nodes) for subject in wish.subjects)
-
         def heard(verdict: Verdict) -> None:
             if verdict.taken:
                 self._running[wish.call_id] = Running(wish, at, None)
@@ -317,7 +314,7 @@ class SharedLimiter(Limiter):
             wait_s = POLL_S if verdict.wait_s is None else verdict.wait_s
             done(verdict._replace(amount=amount, wait_s=wait_s))
 
-        self._own.take(msgspec.structs.replace(wish, subjects=own), at, heard)
+        self._own.take(shared_wish(wish, self.nodes), at, heard)
 
     def _note(self, wish: Wish, at: Moment) -> None:
         units = (1, 1, wish.prompt_tokens + wish.completion_tokens, wish.texts)
@@ -330,7 +327,7 @@ class SharedLimiter(Limiter):
     def _left_alone(
         self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
     ) -> None:
-        self._own.allowances([shares.share(subject, self.nodes) for subject in subjects], at, done)
+        self._own.allowances([share(subject, self.nodes) for subject in subjects], at, done)
 
     # Joining
 

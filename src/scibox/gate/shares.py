@@ -1,10 +1,9 @@
-"""Limits and verdicts in the words of shared.lua, and a node's share of a limit. Plain arithmetic."""
+"""Limits and verdicts in the words of shared.lua. Plain arithmetic."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -53,17 +52,6 @@ class Running:
 def amounts(limits: Limits) -> tuple[int, ...]:
     """In the order of FIELDS; -1: no limit."""
     return tuple(-1 if (amount := getattr(limits, field)) is None else amount for field in FIELDS)
-
-
-@lru_cache(maxsize=8_192)
-def share(subject: Subject, nodes: int) -> Subject:
-    """What one of so many nodes admits by itself; one call at least. Quotas stay whole: outages are short."""
-    parts = {
-        field: max(1, amount // nodes) if amount else 0
-        for field, amount in zip(FIELDS, amounts(subject.limits), strict=True)
-        if amount >= 0 and field not in QUOTAS
-    }
-    return Subject(subject.name, replace(subject.limits, **parts))
 
 
 def told(subjects: Sequence[Subject]) -> list[tuple[str | int, ...]]:

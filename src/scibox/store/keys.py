@@ -109,6 +109,9 @@ class Known:
     ends: Mapping[str, float] = field(default_factory=dict)  # of replaced digests: Unix seconds
 
 
+Plan = tuple[Iterable[tuple[Key, str]], Iterable[Owner]]  # new keys with their digests; owners
+
+
 class KeyStore:
     """The tables at a place (see `Sql`). Methods block, and raise `DatabaseAway` whatever is wrong with it.
 
@@ -171,6 +174,12 @@ class KeyStore:
         with self._sql.writing() as db:
             _add(db, made, owners)
 
+    def add_planned(self, plan: Callable[[Iterable[Key], Mapping[str, Owner]], Plan]) -> None:
+        """Store what `plan` makes of all keys and of the owners by name, as `add` does; or nothing."""
+        with self._sql.writing() as db:
+            owners = map(_owner, db.rows(f"SELECT {_OWNER} FROM owners"))  # noqa: S608 - a constant
+            _add(db, *plan(_keys(db).values(), {owner.name: owner for owner in owners}))
+
     def add_first(self, key: Key, digest: str) -> bool:
         """Store this key if there is none at all; whether it was stored. Several may try at once."""
         with self._sql.writing() as db:
@@ -222,6 +231,23 @@ class KeyStore:
         with self._sql.writing() as db:
             _put_owner(db, owner)
             _count_change(db)
+
+    def add_owner(self, owner: Owner) -> bool:
+        """Store an owner if there is none of that name; whether it was stored."""
+        with self._sql.writing() as db:
+            is_new = _make_owner(db, owner)
+            _count_change(db)
+        return is_new
+
+    def remove_owner(self, name: str) -> bool:
+        """Forget an owner unless it has keys that are not revoked; whether it is gone. `NoSuchOwner`."""
+        with self._sql.writing() as db:
+            if db.rows("SELECT 1 FROM keys WHERE owner = ? AND revoked_at IS NULL LIMIT 1", name):
+                return False
+            if not db.run("DELETE FROM owners WHERE name = ?", name):
+                raise NoSuchOwner(name)
+            _count_change(db)
+        return True
 
     def rotate(self, key_id: str, digest: str, last_four: str, old_until: float) -> Key:
         """Give a key a new secret; the ones before open until `old_until` at the latest. `NoSuchKey`.
@@ -289,8 +315,9 @@ def _put_owner(db: Writer, owner: Owner) -> None:
     )
 
 
-def _make_owner(db: Writer, owner: Owner) -> None:
-    db.run(
+def _make_owner(db: Writer, owner: Owner) -> bool:
+    """Store an owner if there is none of that name; whether it was stored."""
+    changed = db.run(
         f"INSERT INTO owners ({_OWNER}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",  # noqa: S608
         owner.name,
         owner.weight,
@@ -298,6 +325,7 @@ def _make_owner(db: Writer, owner: Owner) -> None:
         owner.created_at,
         owner.note,
     )
+    return changed == 1
 
 
 def _change(db: Reader) -> int:

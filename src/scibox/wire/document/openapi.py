@@ -11,12 +11,14 @@ from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
 from scibox.wire.faces import FACES
-from scibox.wire.info import Health, KeyInfo, Model, ModelList
+from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
+from . import admin as openapi_admin
 from . import faces as openapi_faces
 from . import stored as openapi_stored
+from . import usage as openapi_usage
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",
@@ -130,12 +132,16 @@ _TYPES = [
     ModelList,
     Model,
     KeyInfo,
+    KeyRevoked,
+    KeyRotated,
     Health,
     TokenizeRequest,
     Tokens,
     DetokenizeRequest,
     Text,
     *openapi_stored.TYPES,
+    *openapi_usage.TYPES,
+    *openapi_admin.TYPES,
     Error,
     *openapi_faces.TYPES,
 ]
@@ -172,7 +178,9 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
                 "name": "Batches",
                 "description": "Many calls in the background, when nobody else needs the models.",
             },
+            {"name": openapi_usage.TAG, "description": "What calls cost, and which failed."},
             {"name": "Service", "description": "Free of charge, never limited."},
+            {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
         "paths": _repeatable(_paths()),
         "components": {
@@ -246,7 +254,17 @@ def _paths() -> dict[str, Any]:
             )
         },
         **openapi_stored.paths(_get, _errors),
-        "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        **openapi_usage.paths(_get, openapi_admin.TAG),
+        **openapi_admin.paths(_get),
+        "/v1/key": {
+            "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),
+            "delete": _get(
+                *("revokeOwnKey", "Service", "KeyRevoked", "Revoke this secret's key, for ever."),
+                "401",
+                "503",
+            ),
+        },
+        "/v1/key/rotate": {"post": openapi_admin.rotation(_get)},
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
@@ -283,6 +301,11 @@ _ERRORS = {
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
 }
+_ALL_ERRORS = {
+    **_ERRORS,
+    "403": "This key may not do that; the message says who may.",
+    "409": "It contradicts what is there; the message says what, and how to go on.",
+}
 
 
 def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> dict[str, Any]:
@@ -317,4 +340,4 @@ def _body(description: str, name: str) -> dict[str, Any]:
 
 
 def _errors(*codes: str) -> dict[str, Any]:
-    return {code: _body(_ERRORS[code], "Error") for code in codes}
+    return {code: _body(_ALL_ERRORS[code], "Error") for code in codes}
