@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -54,9 +55,8 @@ deeds = st.lists(
 SUBJECTS = ["key:a0", "key:a1", "key:b0", "owner:a", "owner:b", "model:m owner:c", "model:m"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(deeds, st.integers(1, 4))
-def test_it_does_what_a_plain_model_does(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
+def compare(deeds: Iterable[tuple[str, int, int, int]], slots: int) -> None:
+    """Let both do the same, and see that they pick the same."""
     queue, plain, now = FairQueue("m", slots), PlainQueue(slots), 0.0
     for number, (deed, luck, owner_number, key) in enumerate(deeds):
         now += luck % 7 / 10
@@ -94,6 +94,63 @@ def test_it_does_what_a_plain_model_does(deeds: list[tuple[str, int, int, int]],
         assert len(queue) == len(plain.waiting())
         assert queue.running == len(plain.running)
         assert {place.call_id for place in queue.places(now)} == set(plain.waiting())
+
+
+@settings(deadline=None)
+@given(deeds, st.integers(1, 4))
+def test_it_does_what_a_plain_model_does(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
+    compare(deeds, slots)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_it_does_what_a_plain_model_does_for_long(seed: int) -> None:
+    luck = random.Random(seed)
+    kinds = ["enter"] * 5 + ["pick"] * 4 + ["finish"] * 4 + ["remove", "charge", "block", "wake", "wake"]
+    deeds = [
+        (luck.choice(kinds), luck.randrange(10**6), luck.randrange(5), luck.randrange(3)) for _ in range(400)
+    ]
+    compare(deeds, luck.randint(1, 4))
+
+
+def test_a_call_that_was_cheaper_than_expected_brings_its_owner_forward() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(3):
+        queue.enter(wish(f"a {number}", "a", completion=200), 0.0)
+        queue.enter(wish(f"b {number}", "b", completion=100), 0.0)
+    queue.pick(0.0)
+    queue.finish("a 0", 1, 0.0)
+
+    assert drain(queue)[:2] == ["b 0", "a 1"]
+
+
+def test_a_call_that_is_put_back_is_not_charged() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2):
+        queue.enter(wish(f"a {number}", "a"), 0.0)
+        queue.enter(wish(f"b {number}", "b"), 0.0)
+    for _ in range(5):
+        queue.pick(0.0)
+        queue.put_back("a 0", blocked("owner:a"), 0.0)
+        queue.wake("owner:a")
+        b = queue.pick(0.0)
+        assert b is not None
+        queue.put_back(b.wish.call_id, blocked("owner:b"), 0.0)
+        queue.wake("owner:b")
+
+    assert [call_id[0] for call_id in drain(queue)] == ["a", "b", "a", "b"]
+    assert not queue._parking._by_subject
+
+
+def test_corrections_leave_no_heap_of_old_entries() -> None:
+    queue = FairQueue("m", 5_000)
+    for number in range(5_001):
+        queue.enter(wish(str(number)), 0.0)
+    for _ in range(5_000):
+        queue.pick(0.0)
+    for number in range(5_000):
+        queue.finish(str(number), 1, 0.0)
+
+    assert len(queue._ranks["interactive"]._heap) <= 64 + 2
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
+from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
@@ -109,8 +109,8 @@ class LocalDesk:
         self._slots = slots
         self._clock = clock
         self._now = now
-        self._queue_per_model = queue_per_model
-        self._queue_per_owner = queue_per_owner
+        self.queue_per_model = queue_per_model
+        self.queue_per_owner = queue_per_owner
         self._luck = luck
         self._models: dict[str, _Model] = {}
         self._calls: dict[str, _Call] = {}
@@ -125,7 +125,8 @@ class LocalDesk:
         try:
             model.queue.enter(wish, now)
             self._dispatch(model)
-            if call.grant is None and call.refusal is None:
+            is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
+            if call.grant is None and call.refusal is None and not is_asked:
                 self._begin_to_wait(call, now)
             if call.grant is None and call.refusal is None:
                 call.turn = asyncio.get_running_loop().create_future()
@@ -158,6 +159,16 @@ class LocalDesk:
         self._dispatch(model)
         for subject in call.wish.subjects:
             self._wake(subject.name)
+
+    def look(self) -> None:
+        """The slots of models may have changed: start what may start now."""
+        for model in list(self._models.values()):
+            self._dispatch(model)
+
+    def load(self, name: str) -> Load:
+        """How busy a model is."""
+        model = self._model(name)
+        return Load(name, sum(self._slots(name)), model.queue.running, len(model.queue))
 
     async def allowances(self, subjects: Sequence[Subject]) -> Sequence[Allowance]:
         """What is left of these limits."""
@@ -234,7 +245,9 @@ class LocalDesk:
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
-            if now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
+            if call.turn is not None and call.patience is None:  # it has not waited yet
+                self._begin_to_wait(call, now)
+            elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
         if not call.model.is_dispatching:
             self._dispatch(call.model)
@@ -287,9 +300,9 @@ class LocalDesk:
         ahead = 0 if is_expected else returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
-        if len(queue) > self._queue_per_model or owned > self._queue_per_owner:
-            is_of_owner = owned > self._queue_per_owner
-            bound = self._queue_per_owner if is_of_owner else self._queue_per_model
+        if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
+            is_of_owner = owned > self.queue_per_owner
+            bound = self.queue_per_owner if is_of_owner else self.queue_per_model
             retry_after_s = self._retry_after_s(call, call.expected_s, now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)

@@ -105,6 +105,13 @@ class SharedLimiter(Limiter):
         """Whether limits hold at this node's share, since the server is away."""
         return not self._is_joined
 
+    @property
+    def words(self) -> str:
+        """What the operator should know and do while it is so."""
+        share = f"1/{self.nodes} of every limit" if self.nodes > 1 else "every limit, as if it were alone"
+        why = f" ({self._trouble})" if self._trouble else ""
+        return f"The server of `shared.limits_url` is away{why}: see to it. This node serves {share}."
+
     async def start(self, within_s: float = 1.0) -> None:
         """Join; after `within_s` this node begins alone and goes on trying."""
         self._task = asyncio.create_task(self._keep())
@@ -291,6 +298,7 @@ class SharedLimiter(Limiter):
             return
         self._is_joined = False
         self._joined.clear()
+        self._trouble = reason
         self._warn(f"the server of the shared limits is away ({reason})")
         self._wake.set()
         questions, self._questions = self._questions, deque()
