@@ -41,6 +41,7 @@ RETRY_S = 0.3
 POLL_S = 0.2  # until a limit that ends of calls free is asked again: those of other nodes are not heard
 SETTLING_S = 3.0  # what an emptied server waits for the other nodes to tell
 _SILENCE_S = 1.0  # then the connection is given up
+_STANDSTILL_S = 1.0  # of this process, after which calls are answered in any case
 _UNKNOWN = 2
 
 
@@ -93,7 +94,7 @@ class SharedLimiter(Limiter):
         self._needs_hello = True
         self._questions: deque[_Question] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._gave_grace = False
+        self._check_at = 0.0  # when that timer is due
         self._just_left: tuple[Sequence[Subject], Sequence[Allowance]] | None = None
         self._wake = asyncio.Event()
         self._joined = asyncio.Event()
@@ -208,26 +209,27 @@ class SharedLimiter(Limiter):
         question = _Question(asyncio.get_running_loop().time() + self._budget_s, give_up)
         self._questions.append(question)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(question.due, self._check)
+            self._look_again(question.due)
         return question
 
     def _check(self) -> None:
-        """Whether the server answers in time."""
+        """Whether the server answers in time. While it is this process that stands still it is not blamed."""
         loop = asyncio.get_running_loop()
-        self._timer = None
+        now, self._timer = loop.time(), None
         if not self._questions:
             return
-        late_s = loop.time() - self._questions[0].due
+        late_s = now - self._questions[0].due
+        stood_still = now - self._check_at > self._budget_s / 5
         if late_s < 0:
-            self._gave_grace = False
-            self._timer = loop.call_at(self._questions[0].due, self._check)
-        elif late_s > self._budget_s / 5 and not self._gave_grace:
-            # It was this process that stood still: what came meanwhile is to be read first.
-            self._gave_grace = True
-            self._timer = loop.call_later(self._budget_s / 2, self._check)
+            self._look_again(self._questions[0].due)
+        elif stood_still and late_s < _STANDSTILL_S:  # what came meanwhile is to be read first
+            self._look_again(now + self._budget_s / 2)
         else:
-            self._gave_grace = False
             self._go_alone(f"no reply within {self._budget_s * 1000:g} ms")
+
+    def _look_again(self, at: float) -> None:
+        self._check_at = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._check)
 
     def _answers(self, question: _Question, reply: Reply) -> bool:
         """Whether this reply is the answer, and not one that comes too late."""
