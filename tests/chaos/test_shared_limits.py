@@ -139,6 +139,20 @@ async def test_while_the_server_is_dead_each_node_admits_its_share(server: Serve
             assert await remaining(them[1].limiter, of, "tokens_per_day") == 10**6 - 100 * 10
 
 
+async def test_a_node_that_goes_alone_counts_what_the_others_had_taken(server: Server) -> None:
+    of = subject(calls_per_minute=100)
+    async with nodes(server.url) as (one, other):
+        for _ in range(98):
+            assert (await one.take(of)).taken
+        assert (await other.take(of)).taken
+        server.kill()
+        verdicts = [await node.take(of) for node in (one, other) for _ in range(60)]
+        assert all(node.limiter.is_degraded for node in (one, other))
+
+    # Of the other's a hundredth passes in 0.6 s, as if it had been taken evenly: this machine may be slow.
+    assert sum(verdict.taken for verdict in verdicts) <= 10
+
+
 async def test_a_hanging_server_delays_nobody_and_leaves_nothing_behind(server: Server) -> None:
     of = subject(calls_in_flight=50, tokens_per_minute=10**6, calls_per_minute=1_000, tokens_per_day=10**6)
     async with nodes(server.url) as them:

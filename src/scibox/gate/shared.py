@@ -10,10 +10,10 @@ Joined: every question goes to the server. Alone: this node's own windows answer
 what it noted and which leases it holds, and asks again. A server that has lost everything, which its new
 epoch shows, is told all that this node's windows hold; nodes take from it only when all have done so.
 
-What is known not to be exact: when a node goes alone, it has admitted what it has; the shares of the others
-come on top, so that up to twice the limit may pass in the first window. Takes that were under way when a
-connection broke may count twice until their window has passed. Of a quota, an emptied server is told what
-the best informed node knew: calls of others that ended in the last moment are missing until `load_used`.
+What is known not to be exact: what the others had taken (`Others`) is known from the last reply and is taken
+to pass evenly, so a little more than the limit may pass in the first window alone. Takes that were under way
+when a connection broke may count twice until their window has passed. Of a quota, an emptied server is told
+what the best informed node knew: calls that ended in the last moment are missing until `load_used`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from msgspec import structs
 
 from scibox.core.admission import Allowance, Subject, Wish
 from scibox.core.events import Emit, Notice
 from scibox.core.limits import TAKEN, Limiter, Moment, Verdict, Windows
-from scibox.core.sharing import share, shared_wish
 
 from . import shares
 from .arrears import Arrears, Batch, Units
 from .line import Line, LineLost, Reply, check_url
+from .others import Others
 from .shares import CELL_US, TOKENS, Running
 
 BEAT_S = 1.0
 RETRY_S = 0.3
+ALONE_POLL_S = 1.0
 POLL_S = 0.2  # until a limit that ends of calls free is asked again: those of other nodes are not heard
 SETTLING_S = 3.0  # what an emptied server waits for the other nodes to tell
 _SILENCE_S = 1.0  # then the connection is given up
@@ -85,6 +89,7 @@ class SharedLimiter(Limiter):
             int, list[tuple[str, int]]
         ] = {}  # settles: the quotas' keys, what was used
         self._own = Windows()
+        self._others = Others()
         self._running: dict[str, Running] = {}
         self._arrears = Arrears()
         self._least: dict[str, int] = {}  # of quotas that are to be told: at least so much is used
@@ -252,6 +257,7 @@ class SharedLimiter(Limiter):
             return
         if reply[0] == 0:
             _, _, subject, field, wait_us, is_final = reply
+            self._own.allowances([wish.subjects[subject]], at, partial(self._hear_full, field, at))
             done(shares.verdict(wish.subjects[subject], field, wait_us, at, is_final=is_final))
             return
         now_us, used, left = reply[1:]
@@ -260,9 +266,17 @@ class SharedLimiter(Limiter):
         for subject, period, units in used:
             day, month = (units, 0) if period == 0 else (0, units)
             self._own.load_used(wish.subjects[subject], day, month, at)
-        self._just_left = (wish.subjects, shares.allowances(wish.subjects, left, at))
+        remaining = shares.allowances(wish.subjects, left, at)
+        self._own.allowances(wish.subjects, at, lambda own: self._others.hear(remaining, own, at))
+        self._just_left = (wish.subjects, remaining)
         done(TAKEN)
         self._just_left = None
+
+    def _hear_full(self, field: int, at: Moment, own: Sequence[Allowance]) -> None:
+        """A limit that is full: what this node has not taken of it, others have."""
+        for left in own:
+            if left.limit == shares.FIELDS[field]:
+                self._others.hear_full(left.subject, left.limit, left.remaining, at)
 
     def _settle_there(
         self, call: Running, now_us: int, used: int, *, texts: int = 0, is_undone: bool = False
@@ -321,10 +335,13 @@ class SharedLimiter(Limiter):
                 return
             whole = next(subject for subject in wish.subjects if subject.name == verdict.subject)
             amount = getattr(whole.limits, verdict.limit)
-            wait_s = POLL_S if verdict.wait_s is None else verdict.wait_s
+            wait_s = verdict.wait_s
+            if not verdict.is_final:  # what others had taken passes, and how much of it is a guess
+                wait_s = POLL_S if wait_s is None else min(wait_s, ALONE_POLL_S)
             done(verdict._replace(amount=amount, wait_s=wait_s))
 
-        self._own.take(shared_wish(wish, self.nodes), at, heard)
+        own = tuple(self._others.share(subject, self.nodes, at) for subject in wish.subjects)
+        self._own.take(structs.replace(wish, subjects=own), at, heard)
 
     def _note(self, wish: Wish, at: Moment) -> None:
         units = (1, 1, wish.prompt_tokens + wish.completion_tokens, wish.texts)
@@ -337,7 +354,7 @@ class SharedLimiter(Limiter):
     def _left_alone(
         self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
     ) -> None:
-        self._own.allowances([share(subject, self.nodes) for subject in subjects], at, done)
+        self._own.allowances([self._others.share(subject, self.nodes, at) for subject in subjects], at, done)
 
     # Joining
 
