@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -37,6 +36,7 @@ from . import shares
 from .arrears import Arrears, Batch, Units
 from .line import Line, LineLost, Reply, check_url
 from .others import Others
+from .questions import Question, Questions
 from .shares import CELL_US, TOKENS, Running
 
 BEAT_S = 1.0
@@ -45,19 +45,7 @@ ALONE_POLL_S = 1.0
 POLL_S = 0.2  # until a limit that ends of calls free is asked again: those of other nodes are not heard
 SETTLING_S = 3.0  # what an emptied server waits for the other nodes to tell
 _SILENCE_S = 1.0  # then the connection is given up
-_STANDSTILL_S = 1.0  # of this process, after which calls are answered in any case
 _UNKNOWN = 2
-
-
-class _Question:
-    """Something the server was asked. `give_up` answers from this node's own windows."""
-
-    __slots__ = ("due", "give_up", "is_answered")
-
-    def __init__(self, due: float, give_up: Callable[[], None]) -> None:
-        self.due = due
-        self.give_up = give_up
-        self.is_answered = False
 
 
 class SharedLimiter(Limiter):
@@ -97,9 +85,8 @@ class SharedLimiter(Limiter):
         self._lines: list[Line] = []  # closed ones included, until they are gone
         self._is_joined = False
         self._needs_hello = True
-        self._questions: deque[_Question] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._check_at = 0.0  # when that timer is due
+        slow = f"no reply within {budget_s * 1000:g} ms"
+        self._questions = Questions(budget_s, lambda: self._go_alone(slow))
         self._just_left: tuple[Sequence[Subject], Sequence[Allowance]] | None = None
         self._wake = asyncio.Event()
         self._joined = asyncio.Event()
@@ -149,7 +136,7 @@ class SharedLimiter(Limiter):
         elif not self._is_joined:
             self._take_alone(wish, at, done)
         else:
-            question = self._question(lambda: self._take_alone(wish, at, done))
+            question = self._questions.ask(lambda: self._take_alone(wish, at, done))
             tokens = wish.prompt_tokens + wish.completion_tokens
             periods = shares.period_names(at)
             arguments = [tokens, wish.texts, *periods, shares.told(wish.subjects)]
@@ -184,7 +171,7 @@ class SharedLimiter(Limiter):
         elif self._just_left is not None and self._just_left[0] is subjects:
             done(self._just_left[1])  # asked in the moment of a take, whose reply says it
         else:
-            question = self._question(lambda: self._left_alone(subjects, at, done))
+            question = self._questions.ask(lambda: self._left_alone(subjects, at, done))
             periods = shares.period_names(at)
 
             def heard(reply: Reply) -> None:
@@ -210,33 +197,7 @@ class SharedLimiter(Limiter):
         assert self._line is not None
         self._line.ask(operation, [self._node, self._incarnation, *arguments], heard)
 
-    def _question(self, give_up: Callable[[], None]) -> _Question:
-        question = _Question(asyncio.get_running_loop().time() + self._budget_s, give_up)
-        self._questions.append(question)
-        if self._timer is None:
-            self._look_again(question.due)
-        return question
-
-    def _check(self) -> None:
-        """Whether the server answers in time. While it is this process that stands still it is not blamed."""
-        loop = asyncio.get_running_loop()
-        now, self._timer = loop.time(), None
-        if not self._questions:
-            return
-        late_s = now - self._questions[0].due
-        stood_still = now - self._check_at > self._budget_s / 5
-        if late_s < 0:
-            self._look_again(self._questions[0].due)
-        elif stood_still and late_s < _STANDSTILL_S:  # what came meanwhile is to be read first
-            self._look_again(now + self._budget_s / 2)
-        else:
-            self._go_alone(f"no reply within {self._budget_s * 1000:g} ms")
-
-    def _look_again(self, at: float) -> None:
-        self._check_at = at
-        self._timer = asyncio.get_running_loop().call_at(at, self._check)
-
-    def _answers(self, question: _Question, reply: Reply) -> bool:
+    def _answers(self, question: Question, reply: Reply) -> bool:
         """Whether this reply is the answer, and not one that comes too late."""
         if question.is_answered:
             return False
@@ -244,12 +205,11 @@ class SharedLimiter(Limiter):
             self._on_done(reply)  # gives up this question with the others
             return False
         self._offset_us = reply[1] - self._clock() * 1e6
-        self._questions.popleft()
-        question.is_answered = True
+        self._questions.answered(question)
         return True
 
     def _on_taken(
-        self, question: _Question, wish: Wish, at: Moment, done: Callable[[Verdict], None], reply: Reply
+        self, question: Question, wish: Wish, at: Moment, done: Callable[[Verdict], None], reply: Reply
     ) -> None:
         if not self._answers(question, reply):
             if reply[0] == 1:  # it was taken there, after it was answered here
@@ -317,10 +277,7 @@ class SharedLimiter(Limiter):
         self._trouble = reason
         self._warn(f"the server of the shared limits is away ({reason})")
         self._wake.set()
-        questions, self._questions = self._questions, deque()
-        for question in questions:
-            question.is_answered = True
-            question.give_up()
+        self._questions.give_up()
 
     def _warn(self, what: str) -> None:
         share = f"at 1/{self.nodes} on each of {self.nodes} nodes" if self.nodes > 1 else "on this node alone"
