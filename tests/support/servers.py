@@ -32,6 +32,10 @@ class Server:
         for pid in _family(self.pid):
             os.kill(pid, signal.SIGSTOP)
 
+    def kill(self) -> None:
+        """It is gone, with all that it kept in memory."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def go_on(self) -> None:
         """End of the pause."""
         for pid in _family(self.pid):
