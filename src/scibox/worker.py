@@ -30,6 +30,7 @@ from scibox.core.errors import Conflict, OperatorError
 from scibox.engines.child import begin, fail
 from scibox.gate.gate import Gate
 from scibox.gate.remote import RemoteDesk
+from scibox.gate.repeated import RemoteRepeats
 from scibox.http import server
 from scibox.http.handing import Taking
 from scibox.intercom.link import Link, LinkLost
@@ -146,7 +147,7 @@ class Worker:
         self._settings = settings
         self._link = Link(Path(settings.intercom))
         desk = RemoteDesk(self._link, rooms.local_desk(config, self._slots, parts), parts, log.emit)
-        self._rooms = rooms.Rooms(config, desk, store, log.emit)
+        self._rooms = rooms.Rooms(config, desk, RemoteRepeats(self._link), store, log.emit)
         self._rooms.adopt(config, settings.routes)
         self._heard = Heard(settings)
         self._status = AskedStatus(self._rooms.gate, self._heard, self._link, self._rooms.conditions)

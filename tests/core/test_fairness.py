@@ -1,37 +1,18 @@
-"""The fair queue against a plain model of it, and the rules that it is for."""
+"""The rules that the fair queue is for."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_queue import PlainQueue
+from queue_calls import blocked, wish
 
-from scibox.core.admission import Rank, Wish
 from scibox.core.fairness import FairQueue
-from scibox.core.limits import Verdict
 
 numbers = itertools.count()
-
-
-def wish(
-    call_id: str,
-    owner: str = "a",
-    key: str = "",
-    weight: float = 1.0,
-    rank: Rank = "interactive",
-    prompt: int = 100,
-    completion: int = 100,
-) -> Wish:
-    return Wish(call_id, key or f"key of {owner}", owner, weight, "m", rank, prompt, completion, 0, 60.0, ())
-
-
-def blocked(subject: str, wait_s: float | None = None) -> Verdict:
-    return Verdict(False, subject, "calls_per_second", 1, wait_s)
 
 
 def drain(queue: FairQueue, now: float = 0.0) -> list[str]:
@@ -43,75 +24,6 @@ def drain(queue: FairQueue, now: float = 0.0) -> list[str]:
     return order
 
 
-deeds = st.lists(
-    st.tuples(
-        st.sampled_from(["enter", "enter", "enter", "remove", "pick", "pick", "finish", "charge", "block", "wake"]),
-        st.integers(0, 10**6),
-        st.integers(0, 4),
-        st.integers(0, 2),
-    ),
-    max_size=120,
-)  # fmt: skip
-SUBJECTS = ["key:a0", "key:a1", "key:b0", "owner:a", "owner:b", "model:m owner:c", "model:m"]
-
-
-def compare(deeds: Iterable[tuple[str, int, int, int]], slots: int) -> None:
-    """Let both do the same, and see that they pick the same."""
-    queue, plain, now = FairQueue("m", slots), PlainQueue(slots), 0.0
-    for number, (deed, luck, owner_number, key) in enumerate(deeds):
-        now += luck % 7 / 10
-        owner = "abcde"[owner_number]
-        if deed == "enter":
-            rank: Rank = "batch" if luck % 4 == 0 else "interactive"
-            of = wish(str(number), owner, f"{owner}{key}", 1.0 + owner_number, rank, luck % 900, luck % 400)
-            queue.enter(of, now)
-            plain.enter(of)
-        elif deed == "remove" and (waiting := plain.waiting()):
-            assert queue.remove(waiting[luck % len(waiting)])
-            plain.remove(waiting[luck % len(waiting)])
-        elif deed in {"pick", "block"}:
-            call, expected = queue.pick(now), plain.pick(now)
-            assert (call.wish.call_id if call else None) == expected
-            if call and deed == "block":
-                of = call.wish
-                subject = (f"key:{of.key_id}", f"owner:{of.owner}", "model:m")[luck % 3]
-                verdict = blocked(subject, None if luck % 2 else luck % 5)
-                queue.put_back(of.call_id, verdict, now)
-                plain.put_back(of.call_id, verdict, now)
-        elif deed == "wake":
-            subject = SUBJECTS[luck % len(SUBJECTS)]
-            queue.wake(subject)
-            plain.wake(subject)
-        elif plain.running:
-            call_id = list(plain.running)[luck % len(plain.running)]
-            if deed == "finish":
-                tokens = None if luck % 5 == 0 else luck % 1_500
-                queue.finish(call_id, tokens, now)
-                plain.finish(call_id, tokens)
-            else:
-                queue.charge(call_id, luck % 300)
-                plain.charge(call_id, luck % 300)
-        assert len(queue) == len(plain.waiting())
-        assert queue.running == len(plain.running)
-        assert {place.call_id for place in queue.places(now)} == set(plain.waiting())
-
-
-@settings(deadline=None)
-@given(deeds, st.integers(1, 4))
-def test_it_does_what_a_plain_model_does(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
-    compare(deeds, slots)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_it_does_what_a_plain_model_does_for_long(seed: int) -> None:
-    luck = random.Random(seed)
-    kinds = ["enter"] * 5 + ["pick"] * 4 + ["finish"] * 4 + ["remove", "charge", "block", "wake", "wake"]
-    deeds = [
-        (luck.choice(kinds), luck.randrange(10**6), luck.randrange(5), luck.randrange(3)) for _ in range(400)
-    ]
-    compare(deeds, luck.randint(1, 4))
-
-
 def test_a_call_that_was_cheaper_than_expected_brings_its_owner_forward() -> None:
     queue = FairQueue("m", 1)
     for number in range(3):
@@ -121,6 +33,16 @@ def test_a_call_that_was_cheaper_than_expected_brings_its_owner_forward() -> Non
     queue.finish("a 0", 1, 0.0)
 
     assert drain(queue)[:2] == ["b 0", "a 1"]
+
+
+def test_owners_whose_calls_cost_nothing_take_turns() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2):
+        queue.enter(wish(f"a {number}", "a", prompt=0, completion=0), 0.0)
+    for number in range(2):
+        queue.enter(wish(f"b {number}", "b", prompt=0, completion=0), 0.0)
+
+    assert [call_id[0] for call_id in drain(queue)] == ["a", "b", "a", "b"]
 
 
 def test_a_call_that_is_put_back_is_not_charged() -> None:
@@ -151,25 +73,6 @@ def test_corrections_leave_no_heap_of_old_entries() -> None:
         queue.finish(str(number), 1, 0.0)
 
     assert len(queue._ranks["interactive"]._heap) <= 64 + 2
-
-
-@settings(deadline=None)
-@given(deeds, st.integers(1, 4))
-def test_it_is_never_idle_with_work_waiting(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
-    queue, running = FairQueue("m", slots), set()
-    for number, (deed, luck, owner_number, key) in enumerate(deeds):
-        owner = "abcde"[owner_number]
-        if deed == "enter":
-            queue.enter(wish(str(number), owner, f"{owner}{key}", prompt=luck % 900), 0.0)
-        elif deed == "remove":
-            queue.remove(str(luck % (number + 1)))
-        elif deed == "finish" and running:
-            queue.finish(call_id := sorted(running)[luck % len(running)], luck % 500, 0.0)
-            running.discard(call_id)
-        while (call := queue.pick(0.0)) is not None:
-            running.add(call.wish.call_id)
-        assert queue.running == slots or len(queue) == 0
-        assert queue.running == len(running)
 
 
 def test_within_an_owner_keys_take_turns_and_within_a_key_the_first_to_come_is_first() -> None:

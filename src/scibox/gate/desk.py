@@ -125,7 +125,8 @@ class LocalDesk:
         try:
             model.queue.enter(wish, now)
             self._dispatch(model)
-            if call.grant is None and call.refusal is None:
+            is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
+            if call.grant is None and call.refusal is None and not is_asked:
                 self._begin_to_wait(call, now)
             if call.grant is None and call.refusal is None:
                 call.turn = asyncio.get_running_loop().create_future()
@@ -244,7 +245,9 @@ class LocalDesk:
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
-            if now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
+            if call.turn is not None and call.patience is None:  # it has not waited yet
+                self._begin_to_wait(call, now)
+            elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
         if not call.model.is_dispatching:
             self._dispatch(call.model)
