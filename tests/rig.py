@@ -15,7 +15,7 @@ import httpx
 
 from scibox.core import secret
 from scibox.core.entries import Entry, Opened
-from scibox.core.events import CallEnded, Event
+from scibox.core.events import CallEnded, Emit, Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
 from scibox.core.types import Limits as Allowed
@@ -122,6 +122,32 @@ def socket_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def _gate(
+    ring: KeyRing,
+    directory: Directory,
+    emit: Emit,
+    owners: Mapping[str, Owner],
+    patience_s: float,
+    pace: Pace,
+    queues: tuple[int, int],
+) -> tuple[Gate, LocalDesk, Notebook]:
+    bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
+    desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+    journal = Notebook()
+    gate = Gate(
+        ring,
+        desk,
+        journal,
+        emit,
+        clock=time.monotonic,
+        now=time.time,
+        patience_s=patience_s,
+        background_calls=pace.concurrency,
+        owner=lambda name: owners.get(name) or Owner(name),
+    )
+    return gate, desk, journal
+
+
 @contextlib.asynccontextmanager
 async def rig(
     *,
@@ -144,6 +170,7 @@ async def rig(
     packing: Packing | None = None,
     cache_file: Path | None = None,
     ranker: bool = False,
+    second: bool = False,
     keys: Mapping[str, Key] | None = None,
     owners: Mapping[str, Owner] | None = None,
     slots: int | None = None,
@@ -151,8 +178,7 @@ async def rig(
     model_limits: Allowed = NO_LIMITS,
     owner_limits: Allowed = NO_LIMITS,
     price: Price | None = None,
-    queue_per_model: int = 1_000,
-    queue_per_owner: int = 200,
+    queues: tuple[int, int] = (1_000, 200),
     **vectors_replica: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
@@ -160,8 +186,9 @@ async def rig(
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
     how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
     `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
-    `ranker`: one more model, of kind `rerank`. `keys` (by digest) are there beside the usual ones, `owners` by
-    name; `slots` of the replica of `chatty`; `model_limits`, `owner_limits` and `price` are of both models.
+    `ranker`: one more model, of kind `rerank`; `second`: one more for chat, `spare`. `keys` (by digest) are there beside the usual ones, `owners` by
+    name; `slots` of the replica of `chatty`; `queues`: how many may wait for a model, and of an owner;
+    `model_limits`, `owner_limits` and `price` are of both models.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -190,6 +217,8 @@ async def rig(
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
+            spare = Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))
+            ranking = Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))
             routes = [
                 Route(
                     ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
@@ -201,23 +230,11 @@ async def rig(
                     rules or EmbeddingRules(),
                 ),
             ]
-            if ranker:
-                routes.append(Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,)))
+            routes += [*([spare] if second else ()), *([ranking] if ranker else ())]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
-            bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
-            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
-            journal = Notebook()
             pace = pace or Pace(4, (0.01, 0.02, 0.04))
-            gate = Gate(
-                ring,
-                desk,
-                journal,
-                events.append,
-                clock=time.monotonic,
-                now=time.time,
-                patience_s=patience_s,
-                background_calls=pace.concurrency,
-                owner=lambda name: (owners or {}).get(name) or Owner(name),
+            gate, desk, journal = _gate(
+                ring, directory, events.append, owners or {}, patience_s, pace, queues
             )
             remembered = 2**24 if cache_file else 0
             cache = VectorCache(remembered, cache_file, remembered, lambda message: None)

@@ -254,6 +254,8 @@ class Ticket:
         usage = self._final(outcome)
         self._books.desk.leave(self.call.request_id, usage.prompt_tokens + usage.completion_tokens)
         is_whole = outcome is Ending.FINISHED
+        if outcome not in {Ending.CLIENT_GONE, Ending.REVOKED}:
+            self._delivered = self._handed  # who asked for the next chunk has handed the last one on
         call, price = self.call, self.card.price
         entry = Entry(
             request_id=call.request_id,

@@ -13,6 +13,7 @@ from scibox.wire.extras import UNDERSTOOD, Extras
 from scibox.wire.info import Health, KeyInfo, Model, ModelList
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from scibox.wire.waiting import QueueList
 
 from . import faces as openapi_faces
 from . import stored as openapi_stored
@@ -129,6 +130,7 @@ _TYPES = [
     ModelList,
     Model,
     KeyInfo,
+    QueueList,
     Health,
     TokenizeRequest,
     Tokens,
@@ -246,6 +248,9 @@ def _paths() -> dict[str, Any]:
         },
         **openapi_stored.paths(_get, _errors),
         "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        "/v1/queue": {
+            "get": _get("getQueue", "Service", "QueueList", "The calls of this key's owner that wait or run.")
+        },
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
@@ -259,6 +264,7 @@ _ERRORS = {
     "404": "No such model, file or batch for this key; the message says where to look.",
     "413": "The body is too large.",
     "415": "The body is packed, or not in UTF-8.",
+    "429": "A limit, a quota or a full queue; `Retry-After` says when to try again.",
     "502": "The model server failed; try again.",
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
