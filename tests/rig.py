@@ -47,6 +47,7 @@ LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
+PACE = Pace(4, (0.01, 0.02, 0.04))
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
@@ -164,7 +165,7 @@ async def rig(
     thinking: Thinking | None = "auto",
     data: Path | None = None,
     limits: Limits | None = None,
-    pace: Pace | None = None,
+    pace: Pace = PACE,
     now: Callable[[], float] = time.time,
     rules: EmbeddingRules | None = None,
     packing: Packing | None = None,
@@ -232,7 +233,6 @@ async def rig(
             ]
             routes += [*([spare] if second else ()), *([ranking] if ranker else ())]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
-            pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate, desk, journal = _gate(
                 ring, directory, events.append, owners or {}, patience_s, pace, queues
             )
