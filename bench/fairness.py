@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import statistics
 import sys
@@ -25,6 +26,7 @@ from scibox.core.admission import Place, Subject, Wish
 from scibox.core.fairness import FairQueue
 from scibox.core.flows import Waiting
 from scibox.core.limits import Moment, Verdict, Windows
+from scibox.core.returning import SURE, Returning
 from scibox.core.turns import INPUT_WEIGHT, OUTPUT_WEIGHT
 from scibox.core.types import Limits
 
@@ -45,6 +47,8 @@ class Sender:
     scale: float = 1.0  # of the sizes
     streams: bool = True
     limits: Limits | None = None
+    burst: int = 0  # all at once at the beginning, once
+    patience_s: float = math.inf
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Job:
     told: list[tuple[float, float]] = field(default_factory=list)  # when, how long it would wait
     started_at: float = -1.0
     seen: int = 0
+    refused: int = 0
+    has_failed: bool = False
 
     @property
     def hold_s(self) -> float:
@@ -121,6 +127,7 @@ class Simulation:
         self.now = 0.0
         self.backlog: list[dict[str, tuple[bool, float]]] = []  # each second: waits?, service so far
         self._limits = Windows()
+        self._returning = Returning()
         self._random = random.Random(seed)
         self._sizes = {sender.owner: random.Random(f"{seed} {sender.owner}") for sender in senders}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -135,6 +142,8 @@ class Simulation:
         for sender in self._senders:
             for _ in range(sender.at_once):
                 self._at(self._random.random() * 0.01, lambda sender=sender: self._send(sender))
+            for number in range(sender.burst):
+                self._at(60 + number * 0.02, lambda sender=sender: self._send(sender))
             if sender.per_s:
                 self._at(self._random.expovariate(sender.per_s), lambda sender=sender: self._come(sender))
         self._at(1.0, self._look)
@@ -160,11 +169,41 @@ class Simulation:
         wish = Wish(str(number), f"key {owner}", owner, sender.weight, "m", "interactive",
                     prompt, max(RESERVED, completion), 0, 60.0, subjects)  # fmt: skip
         job = self.jobs[wish.call_id] = Job(wish, sender, completion, self.now)
+        self._enter(job)
+
+    def _enter(self, job: Job) -> None:
+        owner, call_id = job.wish.owner, job.wish.call_id
         self._waiting[owner] += 1
-        self.queue.enter(wish, self.now)
+        self.queue.enter(job.wish, self.now)
         self._pick()
-        if (place := self.queue.estimate(wish.call_id, self.now)) is not None:
-            job.told.append((self.now, place.eta_s))
+        place = self.queue.estimate(call_id, self.now)
+        if place is None:
+            return
+        job.told.append((self.now, place.eta_s))
+        if job.sender.patience_s < math.inf:
+            self._judge(job, place)
+
+    def _judge(self, job: Job, place: Place) -> None:
+        """As the desk does: refuse it if it would wait for too long, and it comes again when it was told."""
+        owner, patience_s = job.wish.owner, job.sender.patience_s
+        pace_s = place.eta_s / self._waiting[owner]
+        luck = self._random.random()
+        is_back = self._returning.is_expected(owner, self.now)
+        ahead_s = pace_s * self._returning.ahead(owner, self.now)
+        if not is_back and place.eta_s + ahead_s > SURE * patience_s:
+            self.queue.remove(job.wish.call_id)
+            self._waiting[owner] -= 1
+            job.refused += 1
+            excess_s = place.eta_s - SURE * patience_s
+            after_s = self._returning.refuse(owner, excess_s, pace_s, self.now, luck)
+            self._at(self.now + after_s, lambda: self._enter(job))
+        else:
+            self._at(self.now + patience_s, lambda: self._lose_patience(job))
+
+    def _lose_patience(self, job: Job) -> None:
+        if self.queue.remove(job.wish.call_id):
+            self._waiting[job.wish.owner] -= 1
+            job.has_failed = True
 
     def _pick(self) -> None:
         while (call := self.queue.pick(self.now)) is not None:
@@ -315,6 +354,23 @@ SCENARIOS: dict[str, tuple[list[Sender], int]] = {
 }
 
 
+def returners(seeds: range) -> tuple[int, int]:
+    """How many calls of bursts that are larger than can start in time were refused, and how many then started.
+
+    Bursts that can start within a minute and their patience: more than that nobody can promise.
+    """
+    refused = started = 0
+    for seed, (size, patience_s) in itertools.product(
+        seeds, ((12, 20), (16, 20), (16, 30), (20, 30), (20, 60))
+    ):
+        bursts = [Sender(f"burst {number}", burst=size, patience_s=patience_s) for number in range(3)]
+        run = Simulation([*bursts, Sender("steady", at_once=2)], 8, seed).run(300.0)
+        back = [job for job in run.jobs.values() if job.refused]
+        refused += len(back)
+        started += sum(job.started_at >= 0 and job.refused == 1 for job in back)
+    return refused, started
+
+
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1_800.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
@@ -331,6 +387,10 @@ def main() -> None:
         for told, at_entry in (("at entry", True), ("each second", False)):
             if errors := fair.errors(at_entry, seconds / 10):
                 print(f"  wait told {told:<14} {statistics.median(errors):.0%} off (median of {len(errors)})")
+    refused, started = returners(range(1, 31))
+    print(
+        f"\nof {refused} calls refused in bursts {started / refused:.1%} started when they came back as told"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import servers
 
 from live import Serve
 
@@ -54,3 +55,17 @@ def manual_service(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
         serve.until_ready()
         serve.secret = serve.operator_secret()
         yield serve
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with servers.postgres() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where nothing is yet."""
+    if request.param == "sqlite":
+        return f"sqlite://{tmp_path}/tables.db"
+    return servers.new_database(request.getfixturevalue("postgres"))

@@ -15,7 +15,7 @@ import httpx
 
 from scibox.core import secret
 from scibox.core.entries import Entry, Opened
-from scibox.core.events import CallEnded, Emit, Event
+from scibox.core.events import CallEnded, Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
 from scibox.core.types import Limits as Allowed
@@ -26,17 +26,27 @@ from scibox.gate.keyring import KeyRing
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
+from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
+from scibox.service.admin import Admin
 from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
+from scibox.store.keys import KeyStore, Known
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -46,13 +56,16 @@ SECRET = secret.compose([7] * secret.RANDOM_CHARS)
 LIMITED = secret.compose([8] * secret.RANDOM_CHARS)
 REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
+COLLEAGUE = secret.compose([13] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
 PACE = Pace(4, (0.01, 0.02, 0.04))
+OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
 
 def key(name: str, owner: str = "team", **more: object) -> Key:
-    return Key(f"key_{name}", owner, name, "member", "abcd", 1_700_000_000.0, **more)  # type: ignore[arg-type]
+    whole = {"role": "member", "last_four": "abcd", "created_at": 1_700_000_000.0, **more}
+    return Key(f"key_{name}", owner, name, **whole)  # type: ignore[arg-type]
 
 
 KEYS = {
@@ -60,28 +73,27 @@ KEYS = {
     secret.digest(LIMITED): key("limited", models=frozenset({"vectors"})),
     secret.digest(REVOKED): key("revoked", revoked_at=1_700_000_100.0),
     secret.digest(EXPIRED): key("expired", expires_at=1_700_000_100.0),
+    secret.digest(COLLEAGUE): key("colleague"),
     secret.digest(STRANGER): key("stranger", owner="others"),
+    secret.digest(OPERATOR): key("operator", owner="operator", role="operator"),
 }
 
 
-class Notebook:
-    """A journal in memory; `on_entry` is asked before an entry is taken."""
+class Notebook(Journal):
+    """A journal that shows what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, lambda event: None)
         self.begun: list[Opened] = []
         self.entries: list[Entry] = []
 
-    def check(self) -> None:
-        """There is always room."""
-
     def opened(self, record: Opened) -> None:
         self.begun.append(record)
+        super().opened(record)
 
     def ended(self, entry: Entry) -> None:
         self.entries.append(entry)
-
-    async def settled(self) -> None:
-        """Memory is safe enough."""
+        super().ended(entry)
 
 
 @dataclass
@@ -123,34 +135,22 @@ def socket_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _gate(
-    ring: KeyRing,
-    directory: Directory,
-    emit: Emit,
-    owners: Mapping[str, Owner],
-    patience_s: float,
-    pace: Pace,
-    queues: tuple[int, int],
-) -> tuple[Gate, LocalDesk, Notebook]:
-    bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
-    desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
-    journal = Notebook()
-    gate = Gate(
-        ring,
-        desk,
-        journal,
-        emit,
-        clock=time.monotonic,
-        now=time.time,
-        patience_s=patience_s,
-        background_calls=pace.concurrency,
-        owner=lambda name: owners.get(name) or Owner(name),
-    )
-    return gate, desk, journal
+def office_of(
+    pipeline: Pipeline, ring: KeyRing, folder: Path, now: Callable[[], float]
+) -> tuple[Office, KeyStore]:
+    """The operator's use cases, on a store that has `KEYS`."""
+    store = KeyStore(f"sqlite://{folder}/keys.db")
+    store.add((known, digest) for digest, known in KEYS.items())
+
+    async def refresh() -> None:
+        ring.replace(store.load()[1])
+
+    revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
+    return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
 
 
 @contextlib.asynccontextmanager
-async def rig(
+async def rig(  # noqa: PLR0915 - it joins what app.py joins
     *,
     deadlines: Deadlines | None = None,
     heartbeat_s: float = 10.0,
@@ -187,8 +187,8 @@ async def rig(
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
     how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
     `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
-    `ranker`: one more model, of kind `rerank`; `second`: one more for chat, `spare`. `keys` (by digest) are there beside the usual ones, `owners` by
-    name; `slots` of the replica of `chatty`; `queues`: how many may wait for a model, and of an owner;
+    `ranker`: one more model, of kind `rerank`; `second`: one more for chat, `spare`. `keys` (by digest)
+    are there beside the usual ones, `owners` by name; `slots` of the replica of `chatty`; `queues`: how many may wait for a model, and of an owner;
     `model_limits`, `owner_limits` and `price` are of both models.
     """
     with socket_folder() as folder:
@@ -214,7 +214,7 @@ async def rig(
             )
             events: list[Event] = []
             chatty = replace(chatty, slots=slots)
-            ring = KeyRing(KEYS | dict(keys or {}))
+            ring = KeyRing(Known(KEYS | dict(keys or {}), dict(owners or {})))
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
@@ -233,8 +233,20 @@ async def rig(
             ]
             routes += [*([spare] if second else ()), *([ranking] if ranker else ())]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
-            gate, desk, journal = _gate(
-                ring, directory, events.append, owners or {}, patience_s, pace, queues
+            journal = Notebook(folder / "journal")
+            bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
+            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+            sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
+            gate = Gate(
+                ring,
+                desk,
+                journal,
+                events.append,
+                clock=time.monotonic,
+                now=time.time,
+                patience_s=patience_s,
+                background_calls=pace.concurrency,
             )
             remembered = 2**24 if cache_file else 0
             cache = VectorCache(remembered, cache_file, remembered, lambda message: None)
@@ -255,11 +267,14 @@ async def rig(
                 now=now,
             )
             runner = Runner(tools)
+            office, store = office_of(tools.pipeline, ring, data or folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
                 files=files,
                 batches=Batches(tools, files, runner.wake),
+                office=office,
+                usage=usage,
                 emit=events.append,
                 state=lambda: "ok",
                 ending=asyncio.Event(),
@@ -293,3 +308,8 @@ async def rig(
                 sock.close()
                 tools.disk.close()
                 tools.shelf.close()
+                journal.close()
+                usage.close()
+                sql.close()
+                office.close()
+                store.close()

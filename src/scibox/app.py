@@ -19,19 +19,21 @@ import uvloop
 
 from scibox import __version__, banner
 from scibox.config import Config, Deployment
-from scibox.core.errors import OperatorError
+from scibox.core.errors import KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.core.limits import Windows
 from scibox.deployed import Deployed, obtain
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing, follow
+from scibox.gate.keywatch import KeyWatch
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.info import State
 from scibox.http.protocol import Patience
+from scibox.ledger.feeder import Feeder
 from scibox.ledger.journal import Journal
+from scibox.ledger.reports import Reports
 from scibox.models.ready import Weights
 from scibox.observe.log import Log
 from scibox.router.discovery import discover
@@ -42,15 +44,24 @@ from scibox.service.batches import Batches
 from scibox.service.directory import Directory
 from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
+from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
+from scibox.store.links import DatabaseAway
+from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
+from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.client import Client
 from scibox.wire.faces import FACES
 
+KEYS_PATIENCE_S = 2.0  # for the database of keys: it is asked again and again
+KEYS_POLL_S = 1.0  # for the first key, after a first start without the database
 LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
@@ -63,7 +74,7 @@ def serve(config: Config) -> int:
         server.bind(_listen(config))
     ) as sock:  # first: a busy port must not cost a download
         weights = obtain(config)
-        with KeyStore(config.data / "keys.db") as store, _sockets_folder() as sockets:
+        with KeyStore(config.place("keys"), KEYS_PATIENCE_S) as store, _sockets_folder() as sockets:
             try:
                 return uvloop.run(Box(config, weights, sockets, store).live(sock))
             except EngineFailed as error:
@@ -81,7 +92,8 @@ class Box:
         self._log = Log()
         self._stop = asyncio.Event()
         self._client = Client(config.deadlines.connect_s)
-        self._ring = KeyRing(store.by_digest())
+        revoked = Revoked(config.data / "revoked")
+        self._keys = KeyWatch(store, revoked, config.data / "keys.snapshot", self._log.emit)
         self._cache = VectorCache(
             config.embeddings.cache_memory_bytes,
             config.data / "embeddings.cache.db",
@@ -91,14 +103,26 @@ class Box:
         self._deployed = Deployed(config, weights, sockets, self._note)
         self._directory = self._names()
         self._journal = Journal(config.data / "journal", self._log.emit, is_strict=config.ledger.strict)
+        self._ledger = Sql(config.place("ledger"), LEDGER)
+        entries, keep_s = EntryStore(self._ledger), config.ledger.keep_days * admin.DAY_S
+        self._feeder = Feeder(config.data / "journal", entries, self._log.emit, keep_s=keep_s)
+        self._usage = Usage(Reports(config.data / "journal", entries), time.time)
         self._gate = self._new_gate()
         self._tools = self._batch_tools()
         self._files = Files(self._tools.shelf, self._tools.disk, self._tools.limits, time.time)
         self._runner = Runner(self._tools)
+        ring, pipeline = self._keys.ring, self._tools.pipeline
+        revocation = Revocation(store, revoked, ring.end)
+        self._office = Office(
+            admin.Admin(store, revocation, lambda: pipeline.directory.names, time.time, ring.keys),
+            self._keys.refresh,
+        )
         self._door = door.Door(
             pipeline=self._tools.pipeline,
             files=self._files,
             batches=Batches(self._tools, self._files, self._runner.wake),
+            office=self._office,
+            usage=self._usage,
             emit=self._log.emit,
             state=self._state,
             ending=asyncio.Event(),
@@ -106,17 +130,19 @@ class Box:
             heartbeat_s=config.server.heartbeat_s,
             max_body_bytes=config.server.max_body_bytes,
             cors_origins=config.server.cors_origins,
+            may_rotate=config.gate.holders_rotate,
         )
 
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        self._feeder.start()
         web = server.server(door.build(self._door), _listen(self._config))
         started_at = time.monotonic()
         tasks = [
             asyncio.create_task(web.serve(sockets=[sock])),
-            asyncio.create_task(follow(self._ring, self._store, self._log.emit)),
             asyncio.create_task(self._gate.watch()),
+            asyncio.create_task(self._keys.run()),
             asyncio.create_task(
                 discover(self._client, (r for route in self._deployed.routes for r in route.replicas))
             ),
@@ -124,7 +150,8 @@ class Box:
         for task in tasks:
             self._watch(task)
         try:
-            self._greet()
+            await self._greet()
+            tasks.append(self._watch(asyncio.create_task(self._await_keys())))
             await self._start_engines(started_at)
             tasks.append(self._watch(asyncio.create_task(self._runner.run())))
             await self._stop.wait()
@@ -136,11 +163,16 @@ class Box:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
+            await self._keys.stop()
+            self._office.close()
             self._client.close()
             self._tools.disk.close()
             self._tools.shelf.close()
             self._cache.close()
             self._journal.close()
+            await self._feeder.stop(LAST_WORDS_S)
+            self._usage.close()
+            self._ledger.close()
         _say("Stopped.")
         return 0
 
@@ -156,11 +188,32 @@ class Box:
             )
             self._stop.set()
 
-    def _greet(self) -> None:
-        secret = admin.ensure_operator(self._store, time.time())
-        self._ring.replace(self._store.by_digest())  # before its secret is shown
-        self._secret = secret
-        _say(banner.greeting(__version__, self._url, str(self._config.data), secret))
+    async def _greet(self) -> None:
+        await self._keys.started()
+        ring = self._keys.ring
+        self._secret = await self._first_secret() if ring.trouble is None else None
+        _say(banner.greeting(__version__, self._config.server.url, str(self._config.data), self._secret))
+        if ring.is_empty:
+            _say(banner.no_keys(ring.trouble or "it was away a moment ago"))
+
+    async def _first_secret(self) -> str | None:
+        """The operator's, where there is no key at all: it is made once, and known before it is shown."""
+        if not self._keys.ring.is_empty:
+            return None
+        with contextlib.suppress(DatabaseAway):
+            secret = await asyncio.to_thread(admin.ensure_operator, self._store, time.time())
+            with contextlib.suppress(KeysUnavailable):
+                await self._keys.refresh()
+            return secret
+        return None
+
+    async def _await_keys(self) -> None:
+        """After a first start without the database: make the operator's key as soon as that can be done."""
+        await self._keys.started()
+        while self._keys.ring.is_empty:
+            await asyncio.sleep(KEYS_POLL_S)
+            if self._keys.ring.trouble is None and (secret := await self._first_secret()) is not None:
+                _say(banner.first_key(secret))
 
     async def _start_engines(self, started_at: float) -> None:
         """Start the children and wait until they can answer, or until the service is to stop."""
@@ -168,11 +221,9 @@ class Box:
             await child.start()
         if await _first(self._stop.wait(), self._ready()) == 0:
             return
-        _say(
-            banner.ready(
-                self._url, self._secret, self._config.models, time.monotonic() - started_at, _program()
-            )
-        )
+        took_s = time.monotonic() - started_at
+        url = self._config.server.url
+        _say(banner.ready(url, self._secret, self._config.models, took_s, _program()))
 
     async def _ready(self) -> None:
         await asyncio.gather(*(child.wait_ready() for child in self._deployed.children))
@@ -212,7 +263,7 @@ class Box:
             queue_per_owner=own.queue_per_owner,
         )
         return Gate(
-            self._ring,
+            self._keys.ring,
             desk,
             self._journal,
             self._log.emit,
@@ -254,13 +305,6 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
-
-    @property
-    def _url(self) -> str:
-        own = self._config.server
-        host = "127.0.0.1" if own.host in {"0.0.0.0", "::"} else own.host  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if own.tls_certificate else 'http'}://{host}:{own.port}"
 
 
 def _listen(config: Config) -> server.Listen:

@@ -13,15 +13,23 @@ def greeting(version: str, url: str, data: str, secret: str | None) -> str:
     """The first lines; `secret` is the operator's, at the first start only."""
     lines = [f"SciBox {version} listens on {url} (data: {data})"]
     if secret is not None:
-        lines += [
-            "",
-            "First start: this is your operator key. It is shown only now, so keep it:",
-            "",
-            f"    {secret}",
-            "",
-        ]
+        lines += ["", first_key(secret), ""]
     lines.append("Loading the models ...")
     return "\n".join(lines)
+
+
+def first_key(secret: str) -> str:
+    """The operator's secret, at the first start only."""
+    return f"First start: this is your operator key. It is shown only now, so keep it:\n\n    {secret}"
+
+
+def no_keys(reason: str) -> str:
+    """At the first start, when the database of keys cannot be asked."""
+    return (
+        f"\nNo key is known yet, since the database of keys does not work now ({reason}); calls get 503.\n"
+        "Start the database, or mend shared.database_url or the disk of the data folder. This service sees\n"
+        "it by itself, then makes your operator key and shows it here.\n"
+    )
 
 
 def ready(url: str, secret: str | None, models: Sequence[Model], seconds: float, program: str) -> str:

@@ -78,6 +78,13 @@ def test_expected_waits_are_at_most_a_quarter_off_under_steady_load(bench, name:
     assert statistics.median(run.errors(at_entry=False, warm_s=SECONDS / 10)) <= 0.25
 
 
+def test_99_percent_of_the_refused_start_when_they_come_back_as_told(bench) -> None:
+    refused, started = bench.returners(range(1, 31))
+
+    assert refused > 300
+    assert started / refused >= 0.99
+
+
 def test_a_limit_is_used_up_and_slows_nobody_else(bench) -> None:
     senders, slots = bench.SCENARIOS["twenty at once under 2 calls per second, 16 slots"]
     run = bench.Simulation(senders, slots).run(100.0)

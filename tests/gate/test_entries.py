@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from scibox.core.types import Call, Chunk, Ending, Limits, ModelCard, Price, Usa
 from scibox.engines.fake_script import Script
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing
+from scibox.gate.keyring import KeyRing, Known
 from scibox.router.vectors import Packing
 
 STREAM = CHAT | {"stream": True}
@@ -72,8 +73,8 @@ async def test_the_endpoint_is_the_one_that_was_called(path: str) -> None:
 class Slow(Notebook):
     """A journal that is strict and slow."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.asked = asyncio.Event()
         self.may_go_on = asyncio.Event()
 
@@ -83,9 +84,9 @@ class Slow(Notebook):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_entry_is_safe_before_the_last_chunk_leaves(stream: bool) -> None:
+async def test_the_entry_is_safe_before_the_last_chunk_leaves(stream: bool, tmp_path: Path) -> None:
     async with rig() as r:
-        journal = Slow()
+        journal = Slow(tmp_path)
         r.gate.journal = journal
         heard: list[bytes] = []
 
@@ -149,7 +150,9 @@ async def test_a_failure_before_the_first_word_costs_nothing() -> None:
 
 def gate_with(journal: Notebook) -> Gate:
     desk = LocalDesk(lambda model: (1,), Windows(), time.monotonic, time.time)
-    return Gate(KeyRing(KEYS), desk, journal, lambda event: None, clock=time.monotonic, now=time.time)
+    return Gate(
+        KeyRing(Known(KEYS, {})), desk, journal, lambda event: None, clock=time.monotonic, now=time.time
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,9 +163,9 @@ def gate_with(journal: Notebook) -> Gate:
     ],
 )
 async def test_what_an_engine_does_not_count_is_estimated(
-    chunks: list[Chunk], completion_tokens: int
+    chunks: list[Chunk], completion_tokens: int, tmp_path: Path
 ) -> None:
-    journal = Notebook()
+    journal = Notebook(tmp_path)
     call = Call("req_1", "chat", "m", "/chat/completions", {}, text_bytes=400)
     async with gate_with(journal).ticket(key("full"), call, ModelCard("m", "chat", "us", 1)) as ticket:
         ticket.tried(0, "somewhere")
@@ -176,8 +179,8 @@ async def test_what_an_engine_does_not_count_is_estimated(
     assert entry.usage.completion_tokens == entry.delivered_tokens == completion_tokens
 
 
-async def test_closing_a_ticket_twice_settles_once() -> None:
-    journal = Notebook()
+async def test_closing_a_ticket_twice_settles_once(tmp_path: Path) -> None:
+    journal = Notebook(tmp_path)
     gate = gate_with(journal)
     call = Call("req_1", "chat", "m", "/chat/completions", {})
     async with gate.ticket(key("full"), call, ModelCard("m", "chat", "us", 1)) as ticket:
@@ -202,7 +205,7 @@ async def test_what_is_refused_after_the_model_was_found_is_told_too() -> None:
     assert (entry.outcome, entry.code, entry.deployment) == (Ending.REFUSED, "draining", None)
 
 
-async def test_texts_are_counted_with_what_came_from_the_cache(tmp_path: Any) -> None:
+async def test_texts_are_counted_with_what_came_from_the_cache(tmp_path: Path) -> None:
     async with rig(cache_file=tmp_path / "c.db", price=Price(1e6, 0, 5e5)) as r:
         body = {"model": "vectors", "input": ["one two", "one two", "three"]}
         await r.client.post("/v1/embeddings", json=body)
@@ -240,7 +243,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_texts_is_charged_for_th
 
 def revoke(r: Rig) -> None:
     """Revoke the key, as the ring learns it from the database."""
-    r.ring.replace(KEYS | {secret.digest(SECRET): key("full", revoked_at=time.time())})
+    r.ring.replace(Known(KEYS | {secret.digest(SECRET): key("full", revoked_at=time.time())}, {}))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -307,7 +310,7 @@ async def test_a_key_that_expires_lets_its_calls_end() -> None:
         async with asyncio.timeout(5):
             while not r.engine.in_flight:
                 await asyncio.sleep(0.005)
-        r.ring.replace(KEYS | {secret.digest(SECRET): key("full", expires_at=1.0)})
+        r.ring.replace(Known(KEYS | {secret.digest(SECRET): key("full", expires_at=1.0)}, {}))
         answer = await asking
         entry = await one(r)
 

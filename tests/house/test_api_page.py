@@ -10,6 +10,14 @@ import msgspec
 import pytest
 
 from scibox.wire import chat, extras
+from scibox.wire.admin.keys import (
+    BulkRequest,
+    KeyChangeRequest,
+    NewKeyRequest,
+    RevokeRequest,
+    RotateRequest,
+)
+from scibox.wire.admin.owners import NewOwnerRequest, OwnerChangeRequest
 from scibox.wire.anthropic.request import MessagesCountRequest, MessagesRequest
 from scibox.wire.completions.face import CompletionRequest
 from scibox.wire.constraints import schemas
@@ -33,6 +41,14 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "POST /tokenize": TokenizeRequest,
     "POST /detokenize": DetokenizeRequest,
     "POST /v1/batches": BatchRequest,
+    "POST /v1/key/rotate": RotateRequest,
+    "POST /admin/v1/owners": NewOwnerRequest,
+    "POST /admin/v1/owners/{name}": OwnerChangeRequest,
+    "POST /admin/v1/keys": NewKeyRequest,
+    "POST /admin/v1/keys/bulk": BulkRequest,
+    "POST /admin/v1/keys/{key_id}": KeyChangeRequest,
+    "POST /admin/v1/keys/{key_id}/rotate": RotateRequest,
+    "POST /admin/v1/keys/{key_id}/revoke": RevokeRequest,
 }
 DOCUMENT = json.loads(openapi.render("0"))
 OPERATIONS = {

@@ -16,7 +16,7 @@ from scibox.core.types import Limits, Owner
 from scibox.engines.fake_script import Script
 
 STUCK = Script(first_chunk_delay_s=60.0)
-OTHER = secret.compose([12] * secret.RANDOM_CHARS)
+OTHER = secret.compose([17] * secret.RANDOM_CHARS)
 SLOW = {"x-scibox-patience": "30"}
 
 

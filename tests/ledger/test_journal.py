@@ -21,6 +21,7 @@ from ledger_faults import FaultyFiles
 from scibox.core.entries import Entry
 from scibox.core.errors import StorageUnavailable
 from scibox.core.events import Event, Notice
+from scibox.core.types import Ending
 from scibox.ledger import frames
 from scibox.ledger.journal import Journal
 
@@ -306,3 +307,13 @@ async def test_a_caller_that_leaves_while_it_waits_for_the_disk_disturbs_nobody(
 
     assert told(tmp_path) == [entry(1), entry(2)]
     journal.close()
+
+
+def test_refusals_for_lack_of_room_take_no_room(rig: Rig) -> None:
+    rig.files.broken = {"write"}
+    rig.journal.ended(entry(1))
+    for number in range(100):
+        rig.journal.ended(entry(number, outcome=Ending.REFUSED, code="storage_unavailable"))
+    rig.journal.ended(entry(2, outcome=Ending.REFUSED, code="insufficient_quota"))
+
+    assert rig.journal.waiting == 2

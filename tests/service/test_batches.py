@@ -20,6 +20,7 @@ from scibox.engines.fake_dialect import prompt_text, words_about
 from scibox.engines.fake_script import Script
 from scibox.service.files import Limits
 from scibox.service.work import Pace
+from scibox.store.keys import Known
 
 SLOW = Script(first_chunk_delay_s=0.05)
 STUCK = Script(fault="stall", after_chunks=1)
@@ -186,7 +187,7 @@ async def test_a_batch_whose_key_is_revoked_stops() -> None:
             digest: replace(KEYS[digest], revoked_at=1.0),
             secret.digest(other): replace(KEYS[digest], key_id="key_other"),
         }
-        r.ring.replace({**KEYS, **revoked})
+        r.ring.replace(Known({**KEYS, **revoked}))
         r.client.headers["authorization"] = f"Bearer {other}"  # of the same owner
         batch = await until_over(r.client, batch_id, 5)
         answers = await results(r.client, batch["output_file_id"])

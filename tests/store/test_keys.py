@@ -1,3 +1,5 @@
+"""What is particular to keys in an SQLite file; what holds for every database is in tests/contract/test_stores.py."""
+
 import sqlite3
 import stat
 from pathlib import Path
@@ -5,25 +7,17 @@ from pathlib import Path
 import pytest
 
 from scibox.core import secret as secrets
-from scibox.core.errors import OperatorError
 from scibox.service import admin
-from scibox.store.database import NewerSchema
 from scibox.store.keys import KeyStore
+from scibox.store.sql import DatabaseAway, NewerSchema
 
 
-def test_what_is_stored_comes_back(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db") as store:
-        key, secret = admin.create_key(store, owner="o", name="n", now=5.0, days=2, models=["b", "a"])
-
-        assert store.all() == [key]
-        assert store.by_digest() == {secrets.digest(secret): key}
-    assert key.expires_at == 5.0 + 2 * 86_400
-    assert key.models == frozenset({"a", "b"})
-    assert secret.endswith(key.last_four)
+def store_in(folder: Path) -> KeyStore:
+    return KeyStore(f"sqlite://{folder}/keys.db", patience_s=0.5)
 
 
 def test_the_secret_is_nowhere_in_the_files(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db") as store:
+    with store_in(tmp_path) as store:
         _, secret = admin.create_key(store, owner="o", name="n", now=5.0)
         files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
@@ -33,53 +27,59 @@ def test_the_secret_is_nowhere_in_the_files(tmp_path: Path) -> None:
 
 
 def test_only_the_user_may_read_it(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "deep" / "keys.db"):
-        pass
+    with store_in(tmp_path / "deep") as store:
+        store.all()
 
+    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "deep" / "keys.db").stat().st_mode) == 0o600
 
 
-def test_a_revoked_key_stays_revoked_at_its_first_time(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db") as store:
-        key, _ = admin.create_key(store, owner="o", name="n", now=5.0)
-
-        assert store.revoke(key.key_id, 7.0) == store.revoke(key.key_id, 9.0)
-        assert store.all()[0].revoked_at == 7.0
-        assert store.revoke("key_none", 9.0) is None
-
-
-def test_the_operator_is_made_once(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db") as store:
-        assert admin.ensure_operator(store, 1.0) is not None
-        assert admin.ensure_operator(store, 2.0) is None
-        assert [key.role for key in store.all()] == ["operator"]
-
-
-def test_the_version_changes_with_another_writer(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db") as reader, KeyStore(tmp_path / "keys.db") as writer:
-        before = reader.version()
-        assert reader.version() == before
-        admin.create_key(writer, owner="o", name="n", now=5.0)
-
-        assert reader.version() != before
-
-
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    with KeyStore(tmp_path / "keys.db"):
-        pass
+    with store_in(tmp_path) as store:
+        store.all()
     db = sqlite3.connect(tmp_path / "keys.db")
     db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(NewerSchema, match="upgrade SciBox"):
-        KeyStore(tmp_path / "keys.db")
+    with store_in(tmp_path) as store, pytest.raises(NewerSchema, match="upgrade SciBox"):
+        store.all()
 
 
-def test_a_place_where_no_keys_can_be_kept_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_place_where_no_keys_can_be_kept_is_a_database_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "torn.db").write_bytes(b"no database at all" * 100)
-    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "keys.db").write_bytes(b"no database at all" * 100)
+    (tmp_path / "folder" / "keys.db").mkdir(parents=True)
 
-    for path in (tmp_path / "file" / "keys.db", tmp_path / "torn.db", tmp_path / "folder.db"):
-        with pytest.raises(OperatorError, match=r"cannot be opened \(.+\): look to"):
-            KeyStore(path)
+    for folder in ("file", "torn", "folder"):
+        with store_in(tmp_path / folder) as store, pytest.raises(DatabaseAway):
+            store.all()
+
+
+def test_a_row_that_somebody_has_damaged_is_a_database_that_is_away(tmp_path: Path) -> None:
+    with store_in(tmp_path) as store:
+        admin.create_key(store, owner="o", name="n", now=5.0)
+        for damage in (
+            "limits = '{'",
+            'limits = \'{"calls_per_second": "many"}\'',
+            "role = 'king'",
+            "expires_at = 'x'",
+        ):
+            db = sqlite3.connect(tmp_path / "keys.db")
+            db.execute(f"UPDATE keys SET {damage}")
+            db.commit()
+            db.close()
+            with pytest.raises(DatabaseAway, match="cannot be read"):
+                store.load()
+
+
+def test_a_file_put_in_its_place_is_seen(tmp_path: Path) -> None:
+    with store_in(tmp_path) as store, store_in(tmp_path / "backup") as backup:
+        admin.create_key(store, owner="o", name="n", now=5.0)
+        key, _ = admin.create_key(backup, owner="p", name="n", now=5.0)
+        backup.close()
+        for suffix in ("-wal", "-shm"):  # or SQLite would apply what belongs to the file before
+            (tmp_path / f"keys.db{suffix}").unlink()
+        (tmp_path / "backup" / "keys.db").replace(tmp_path / "keys.db")
+
+        assert store.all() == [key]

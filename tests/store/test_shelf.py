@@ -15,8 +15,8 @@ import pytest
 from scibox.core import batches as life
 from scibox.core.batches import Batch
 from scibox.core.files import File, Page
-from scibox.store.database import NewerSchema
 from scibox.store.shelf import STRAY_S, InUse, NoSuchObject, OverLimit, Shelf
+from scibox.store.sql import DatabaseAway, NewerSchema
 
 LIMIT = 1000
 
@@ -152,7 +152,7 @@ def test_a_database_that_was_away_is_opened_again(shelf: Shelf, tmp_path: Path) 
     shelf.close()
     (tmp_path / "batches.db").rename(tmp_path / "aside")
     (tmp_path / "batches.db").mkdir()
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(DatabaseAway):
         shelf.total_bytes("o")
     (tmp_path / "batches.db").rmdir()
     (tmp_path / "aside").rename(tmp_path / "batches.db")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 START_S = 60.0
 
@@ -36,11 +39,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path | None = None, port: int | None = None) -> Iterator[Server]:
-    """A PostgreSQL of its own, without passwords and without fsync. With a folder, its data stays there."""
+def postgres(keep: Path | None = None, port: int | None = None) -> Iterator[Server]:
+    """A PostgreSQL of its own, without passwords and without fsync; its data stays in a folder to keep, if any."""
     programs = _postgres_programs()
-    with _folder("pg") as own:
-        data, port = folder or own / "data", port or free_port()
+    with folder("pg") as own:
+        data, port = (keep or own) / "data", port or free_port()
         if not (data / "PG_VERSION").exists():
             data.mkdir(exist_ok=True)
             _give(data)
@@ -63,12 +66,20 @@ def valkey(port: int | None = None) -> Iterator[Server]:
     if program is None:
         raise AssertionError("no valkey-server and no redis-server here: see ./check")
     port = port or free_port()
-    with _folder("vk") as own:
+    with folder("vk") as own:
         command = _as_nobody([program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                               "--dir", str(own)])  # fmt: skip
         with _process(command, signal.SIGKILL, own) as process:
             _until_listening(process, port, own)
             yield Server(f"redis://127.0.0.1:{port}/0", process.pid)
+
+
+def new_database(url: str) -> str:
+    """The URL of an empty database at that server."""
+    name = f"test_{secrets.token_hex(8)}"
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}")
+    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def has_postgres() -> bool:
@@ -99,7 +110,7 @@ def _postgres_programs() -> Path:
 
 
 @contextlib.contextmanager
-def _folder(name: str) -> Iterator[Path]:
+def folder(name: str) -> Iterator[Path]:
     """A short path, since it holds Unix sockets."""
     path = Path(tempfile.mkdtemp(prefix=f"scibox-test-{name}-", dir="/tmp"))
     _give(path)

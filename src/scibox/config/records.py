@@ -55,6 +55,13 @@ class Server:
     workers: Workers = 1
     cors_origins: tuple[str, ...] = ("*",)
 
+    @property
+    def url(self) -> str:
+        """Where a program on this machine finds the service."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -102,12 +109,13 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How calls wait that cannot start now, and how many may."""
+    """How calls wait that cannot start now, and how many may; whether holders may renew their secrets."""
 
     patience_s: Seconds = 60.0
     queue_per_model: Count = 1_000
     queue_per_owner: Count = 200
     upstream_slots: Slots = 128
+    holders_rotate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,10 @@ class Config:
     ledger: Ledger = field(default_factory=Ledger)
     shared: Shared = field(default_factory=Shared)
     models: tuple[Model, ...] = ()
+
+    def place(self, tables: str) -> str:
+        """Where a set of tables is, for `store.sql.Sql`: the shared database, or a file in `data`."""
+        return self.shared.database_url or f"sqlite://{self.data.absolute()}/{tables}.db"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ blocks puts the call back; then the blocked key, owner or rank is parked, and ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from .admission import Place, Rank, Wish
 from .estimate import Pace, gap_s, until_s, walk
@@ -22,6 +23,7 @@ from .parking import Parking, Spot
 from .turns import Turns
 
 BATCH_SHARE = 1 / 20
+NONE_SEEN = (0.0, 0)
 RECENT_S = 5.0  # a walk that newcomers are placed by
 FEW = 24  # waiting calls whose order is walked through for each newcomer
 
@@ -128,16 +130,20 @@ class FairQueue:
             if tokens:
                 self._pace.learn(now - call.picked_at, call.charged)
 
-    def places(self, now: float) -> Sequence[Place]:
-        """Where every waiting call stands, in the order in which they will probably start. O(n log n)."""
+    def places(self, now: float, most: int | None = None) -> Sequence[Place]:
+        """Where the waiting calls stand, in the order in which they will probably start: the first `most`.
+
+        O(n log n): about 4 us for each. Newcomers are placed by it for some seconds; look about each second.
+        """
         walked = walk(self._ranks.values(), self._running.values(), self.slots, self._pace, now)
-        places, last = [], {}
-        for number, (call, eta_s) in enumerate(walked, 1):
+        places: list[Place] = []
+        seen: dict[Flow, tuple[float, int]] = {}
+        for number, (call, eta_s) in enumerate(islice(walked, most), 1):
             places.append(Place(call.wish.call_id, self.model, number, eta_s, now - call.entered_at))
-            last[call.flow] = eta_s
-        for flow, eta_s in last.items():
-            flow.walked = Walked(now, eta_s, flow.waiting)
-            flow.come_since = 0
+            seen[call.flow] = eta_s, seen.get(call.flow, NONE_SEEN)[1] + 1
+        for flow, (eta_s, calls) in seen.items():
+            flow.walked = Walked(now, eta_s, calls)
+            flow.come_since = flow.waiting - calls
         return places
 
     def estimate(self, call_id: str, now: float) -> Place | None:
@@ -156,17 +162,28 @@ class FairQueue:
             ahead += self._ranks["interactive"].waiting
         hold_s = self._pace.mean_hold_s
         eta_s = (ahead + 1) * hold_s / max(1, self.slots)
-        spots: tuple[Spot, ...] = (call.line, call.flow, turns)
-        for spot, own in zip(spots, (len(call.line.calls), call.flow.waiting, turns.waiting), strict=True):
-            if spot.blocked_by:
-                gaps_s = (own - 1) * gap_s(spot.blocked_by, call, hold_s)
-                eta_s = max(eta_s, until_s(spot, self._pace, now) + gaps_s)
+        if call.line.blocked_by or call.flow.blocked_by or turns.blocked_by:
+            eta_s = max(eta_s, self._blocked_s(call, now))
         call.seen_s = eta_s
         eta_s = call.flow.bias.apply(eta_s)
         walked = call.flow.walked
         if walked.calls and now - walked.at < RECENT_S:
             eta_s = walked.eta_s(call.flow.come_since, now)
         return Place(call.wish.call_id, self.model, 1 + round(ahead), eta_s, now - call.entered_at)
+
+    def _blocked_s(self, call: Waiting, now: float) -> float:
+        """How long limits will hold a call back that has just come."""
+        turns, flow, line, longest_s = call.flow.turns, call.flow, call.line, 0.0
+        spots: tuple[tuple[Spot, int], ...] = (
+            (line, len(line.calls)),
+            (flow, flow.waiting),
+            (turns, turns.waiting),
+        )
+        for spot, calls in spots:
+            if spot.blocked_by:
+                gaps_s = (calls - 1) * gap_s(spot.blocked_by, call, self._pace.mean_hold_s)
+                longest_s = max(longest_s, until_s(spot, self._pace, now) + gaps_s)
+        return longest_s
 
     def _next(self, free: int) -> Waiting | None:
         batch = self._ranks["batch"].first()

@@ -46,7 +46,6 @@ class Waiting:
 
     __slots__ = (
         "charged",
-        "cost",
         "covered",
         "entered_at",
         "flow",
@@ -63,7 +62,6 @@ class Waiting:
         self.flow = line.flow
         self.entered_at = entered_at
         self.picked_at = entered_at
-        self.cost = 0.0  # expected, in weighted LLM tokens
         self.charged = 0.0  # to its owner's counter so far
         self.covered = 0.0  # completion tokens that are charged
         self.generated = 0

@@ -67,6 +67,7 @@ class Turns:
     def remove(self, call: Waiting) -> None:
         """A waiting call has left."""
         line, flow = call.line, call.flow
+        flow.come_since -= call.entered_at > flow.walked.at
         del line.calls[call.wish.call_id]
         self._count(flow, -1)
         if not line.calls:
@@ -96,7 +97,7 @@ class Turns:
         if call.seen_s is not None:
             flow.bias.learn(call.seen_s, now - call.entered_at)
         call.covered = self.expect(call)
-        call.charged = call.cost = self.cost(call)
+        call.charged = INPUT_WEIGHT * call.wish.prompt_tokens + OUTPUT_WEIGHT * call.covered
         charge = call.charged / flow.weight
         flow.counter += charge
         self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self.turn > 20 else 0.5)
@@ -109,6 +110,7 @@ class Turns:
         line = flow.lines.setdefault(call.line.key_id, call.line)
         call.line = line
         flow.running -= 1
+        flow.come_since += call.entered_at > flow.walked.at
         self.add(flow, -call.charged)
         call.charged = 0.0
         line.calls[call.wish.call_id] = call

@@ -19,7 +19,7 @@ from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
-from scibox.core.returning import Returning
+from scibox.core.returning import SURE, Returning
 
 from . import refusals
 
@@ -123,10 +123,11 @@ class LocalDesk:
         model = self._model(wish.model)
         call = self._calls[wish.call_id] = _Call(wish, model, now, on_place)
         try:
+            is_expected = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
             self._dispatch(model)
             if call.grant is None and call.refusal is None:
-                self._begin_to_wait(call, now)
+                self._begin_to_wait(call, now, is_expected=is_expected)
             if call.grant is None and call.refusal is None:
                 call.turn = asyncio.get_running_loop().create_future()
                 await call.turn
@@ -277,25 +278,27 @@ class LocalDesk:
             if model.queue.wake(subject):
                 self._dispatch(model)
 
-    def _begin_to_wait(self, call: _Call, now: float) -> None:
-        """Judge whether a call that cannot start now may wait, and for how long."""
+    def _begin_to_wait(self, call: _Call, now: float, *, is_expected: bool) -> None:
+        """Judge whether a call that cannot start now may wait, and for how long.
+
+        `is_expected`: it comes back as it was told to.
+        """
         wish, queue, returning = call.wish, call.model.queue, call.model.returning
-        is_expected = returning.is_expected(wish.owner, now)
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
         owned = queue.waiting_of(wish.owner)
         ahead = 0 if is_expected else returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
+        excess_s = place.eta_s - SURE * wish.patience_s
         if len(queue) > self._queue_per_model or owned > self._queue_per_owner:
             is_of_owner = owned > self._queue_per_owner
             bound = self._queue_per_owner if is_of_owner else self._queue_per_model
-            retry_after_s = self._retry_after_s(call, call.expected_s, now)
+            retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif call.expected_s > wish.patience_s and not is_expected:
-            excess_s = call.expected_s - wish.patience_s
-            self._turn_away(call, self._too_long(call, call.expected_s, excess_s, now))
+        elif call.expected_s > SURE * wish.patience_s and not is_expected:
+            self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()
             call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
@@ -313,18 +316,18 @@ class LocalDesk:
         call.model.queue.remove(call.wish.call_id)
         self._refuse(call, error)
 
-    def _too_long(self, call: _Call, expected_s: float, excess_s: float, now: float) -> SciBoxError:
+    def _too_long(self, call: _Call, eta_s: float, excess_s: float, now: float) -> SciBoxError:
         wish = call.wish
-        retry_after_s = self._retry_after_s(call, excess_s, now)
+        retry_after_s = self._retry_after_s(call, eta_s, excess_s, now)
         for subject in wish.subjects:
             verdict, until = self._verdicts.get(subject.name, (None, 0.0))
             if verdict is not None and until >= now:
-                return refusals.by_limit(wish, verdict, expected_s, retry_after_s)
-        return refusals.by_queue(wish, call.came_at, expected_s, retry_after_s)
+                return refusals.by_limit(wish, verdict, eta_s, retry_after_s)
+        return refusals.by_queue(wish, call.came_at, eta_s, retry_after_s)
 
-    def _retry_after_s(self, call: _Call, excess_s: float, now: float) -> int:
+    def _retry_after_s(self, call: _Call, eta_s: float, excess_s: float, now: float) -> int:
         model, owner = call.model, call.wish.owner
-        pace_s = call.expected_s / max(1, model.queue.waiting_of(owner))
+        pace_s = eta_s / max(1, model.queue.waiting_of(owner))
         return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
 
     def _place(self, call: _Call, now: float) -> Place:

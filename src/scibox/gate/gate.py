@@ -9,7 +9,7 @@ from scibox.core.admission import Allowance, Desk, Grant, Place, Subject, Wish
 from scibox.core.entries import Entry
 from scibox.core.errors import Draining, Unauthorized
 from scibox.core.events import CallEnded, Emit
-from scibox.core.types import NO_LIMITS, Call, Key, Limits, ModelCard, Owner
+from scibox.core.types import NO_LIMITS, Call, Key, Limits, ModelCard
 
 from .estimates import Estimates
 from .keyring import KeyRing
@@ -45,7 +45,6 @@ class Gate:
         now: Callable[[], float],
         patience_s: float = 60.0,
         background_calls: int = 2,
-        owner: Callable[[str], Owner] = Owner,
     ) -> None:
         self.desk = desk
         self.journal = journal
@@ -58,14 +57,17 @@ class Gate:
         self._now = now
         self._patience_s = patience_s
         self._background = Subject("background", Limits(calls_in_flight=background_calls))
-        self._owner = owner
         self._estimates = Estimates()
         self._is_draining = False
         self._open: dict[str, set[Ticket]] = {}  # by key id
 
     async def authenticate(self, secret: str) -> Key:
-        """The key of a secret, or `Unauthorized`."""
-        return self._ring.find(secret, self._now())
+        """The key of a secret, or `Unauthorized`, or `KeysUnavailable`."""
+        return await self._ring.identify(secret, self._now())
+
+    async def holder(self, secret: str) -> Key:
+        """The key of a secret, also one that opens nothing any more; or an error as of `authenticate`."""
+        return await self._ring.holder(secret, self._now())
 
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now, or `Unauthorized`."""
@@ -151,7 +153,7 @@ class Gate:
             self.idle.set()
 
     def _wish(self, key: Key, call: Call, card: ModelCard) -> Wish:
-        owner = self._owner(key.owner)
+        owner = self._ring.owner(key.owner)
         estimates, name = self._estimates, card.name
         prompt_tokens = estimates.prompt_tokens(name, call)
         room = None if card.context is None else card.context - prompt_tokens
@@ -179,7 +181,7 @@ class Gate:
     ) -> tuple[Subject, ...]:
         """Who is limited, of those whom a call concerns."""
         owner, model = key.owner, (card.root or card.name) if card else ""
-        limits = self._owner(owner).limits if owner_limits is None else owner_limits
+        limits = self._ring.owner(owner).limits if owner_limits is None else owner_limits
         found = [self._background] if is_background else []
         if _limit(key.limits):
             found.append(Subject(f"key:{key.key_id}", key.limits))

@@ -2,42 +2,91 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from collections.abc import Mapping
-from typing import Protocol
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from scibox.core import secret as secrets
-from scibox.core.errors import Unauthorized
-from scibox.core.events import Emit, Notice
-from scibox.core.types import Key
+from scibox.core.errors import KeysUnavailable, Unauthorized
+from scibox.core.types import Key, Owner
+from scibox.store.keys import Known
+from scibox.store.revoked import merge
 
-POLL_S = 0.25  # a revoked key is refused within a second (PROMISES R4)
+RETRY_AFTER_S = 5
 
 
-class Source(Protocol):
-    """Where keys come from: `store.keys.KeyStore`."""
+class _Unknown(Unauthorized):
+    """Nothing in memory has this secret."""
 
-    def version(self) -> int:
-        """Changes when another process has written."""
 
-    def by_digest(self) -> Mapping[str, Key]:
-        """Every key under its digest."""
+async def _nothing_newer() -> None:
+    """For a ring whose keys come from nowhere else."""
 
 
 class KeyRing:
-    """Digest to key; replaced as a whole, so that a reader never sees half of a change."""
+    """Digest to key; replaced as a whole, so that a reader never sees half of a change.
 
-    def __init__(self, keys: Mapping[str, Key]) -> None:
-        self.replace(keys)
+    `refresh` waits until the ring is as the database is at that moment, or raises `KeysUnavailable`.
+    Times are Unix seconds.
+    """
 
-    def replace(self, keys: Mapping[str, Key]) -> None:
-        """Take a new set of keys."""
-        self._keys = keys
-        self._by_id = {key.key_id: key for key in keys.values()}
+    def __init__(self, known: Known, refresh: Callable[[], Awaitable[None]] = _nothing_newer) -> None:
+        self._refresh = refresh
+        self._lock = threading.Lock()  # of those who change it: what has ended comes from several threads
+        self._listed: Mapping[str, float] = {}
+        self.used: dict[str, float] = {}  # when each key was last used, by its id; whoever keeps it takes it
+        self.trouble: str | None = None  # why the database cannot be asked now
+        self.replace(known)
+
+    def replace(self, known: Known) -> None:
+        """Take what the database has now."""
+        with self._lock:
+            self.known = known
+            self._by_id = {key.key_id: key for key in known.keys.values()}
+            self._ends = merge(known.ends, self._listed)
+
+    def end(self, ends: Mapping[str, float]) -> None:
+        """Keys (by id) and digests that have ended, or will have, whatever any database says later."""
+        with self._lock:
+            self._listed = merge(self._listed, ends)
+            self._ends = merge(self._ends, ends)
+
+    @property
+    def listed(self) -> Mapping[str, float]:
+        """All that `end` was told."""
+        return self._listed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key at all."""
+        return not self._by_id
+
+    def keys(self) -> Collection[Key]:
+        """Every key that is known here."""
+        return self._by_id.values()
+
+    async def identify(self, secret: str, now: float) -> Key:
+        """As `find`; a secret that nobody knows here is looked for in the database before it is refused."""
+        return await self._look(self.find, secret, now)
+
+    async def holder(self, secret: str, now: float) -> Key:
+        """The key of a secret whatever has become of it, looked for in the same way."""
+        return await self._look(self._holder, secret, now)
+
+    async def _look(self, find: Callable[[str, float], Key], secret: str, now: float) -> Key:
+        try:
+            return find(secret, now)
+        except _Unknown:
+            await self._refresh()
+        return find(secret, now)
 
     def find(self, secret: str, now: float) -> Key:
-        """The key of a secret at `now` (Unix seconds), or `Unauthorized` with what to do."""
+        """The key of a secret, or `Unauthorized` with what to do, or `KeysUnavailable`."""
+        key = self._holder(secret, now)
+        self._check(key, now)
+        self.used[key.key_id] = now
+        return key
+
+    def _holder(self, secret: str, now: float) -> Key:
         if not secret:
             raise Unauthorized(
                 "No key was given; send the header 'Authorization: Bearer <your key>'.",
@@ -49,43 +98,48 @@ class KeyRing:
                 f"'{secrets.PREFIX}' and has {secrets.LENGTH} "
                 "characters). Copy it again."
             )
-        key = self._keys.get(secrets.digest(secret))
+        digest = secrets.digest(secret)
+        key = self.known.keys.get(digest)
         if key is None:
-            raise Unauthorized("This key is not known here; ask the operator for one.")
-        return _valid(key, now)
+            self._check_database()
+            raise _Unknown("This key is not known here; ask the operator for one.")
+        if self._ends.get(digest, now + 1.0) <= now:
+            raise Unauthorized(
+                "This secret was replaced by a new one; ask whoever has it, or the operator.",
+                code="key_revoked",
+            )
+        return key
 
     def recall(self, key_id: str, now: float) -> Key:
-        """The key of that id as it is at `now`, or `Unauthorized`."""
+        """The key of that id as it is at `now`, or `Unauthorized`, or `KeysUnavailable`."""
         key = self._by_id.get(key_id)
         if key is None:
+            self._check_database()
             raise Unauthorized("This key is gone; ask the operator for a new one.", code="key_revoked")
-        return _valid(key, now)
+        self._check(key, now)
+        return key
+
+    def owner(self, name: str) -> Owner:
+        """The owner of that name; one of whom nothing is known has the usual weight and no limits."""
+        return self.known.owners.get(name) or Owner(name)
+
+    def _check(self, key: Key, now: float) -> None:
+        if key.revoked_at is not None or key.key_id in self._ends:
+            raise Unauthorized("This key was revoked; ask the operator for a new one.", code="key_revoked")
+        if key.is_expired(now):
+            raise Unauthorized("This key has expired; ask the operator for a new one.", code="key_expired")
+        if not key.is_enabled:
+            raise Unauthorized("This key is disabled; ask the operator to enable it.", code="key_disabled")
+
+    def _check_database(self) -> None:
+        if self.trouble is not None:
+            raise unavailable()
 
 
-def _valid(key: Key, now: float) -> Key:
-    if key.revoked_at is not None:
-        raise Unauthorized("This key was revoked; ask the operator for a new one.", code="key_revoked")
-    if key.is_expired(now):
-        raise Unauthorized("This key has expired; ask the operator for a new one.", code="key_expired")
-    return key
-
-
-async def follow(ring: KeyRing, source: Source, emit: Emit) -> None:
-    """Keep the ring like the database, for ever; while the database is away the ring stays as it is."""
-    seen: int | None = None
-    is_away = False
-    while True:
-        try:
-            version = await asyncio.to_thread(source.version)
-            if version != seen:
-                ring.replace(await asyncio.to_thread(source.by_digest))
-                seen = version
-            if is_away:
-                emit(Notice("the key database is back"))
-                is_away = False
-        except sqlite3.Error as error:
-            if not is_away:
-                message = f"the key database is away ({error}); known keys go on working"
-                emit(Notice(message, is_warning=True))
-                is_away = True
-        await asyncio.sleep(POLL_S)
+def unavailable() -> KeysUnavailable:
+    """What is said of a key that cannot be looked for now."""
+    return KeysUnavailable(
+        "This key is not known here yet, and the database of keys cannot be asked now; try again in a few "
+        "seconds. Keys that were used here before go on working. If that lasts, tell the operator.",
+        retry_after_s=RETRY_AFTER_S,
+    )

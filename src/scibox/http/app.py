@@ -18,22 +18,27 @@ from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBo
 from scibox.core.events import Emit, Notice
 from scibox.service.batches import Batches
 from scibox.service.files import Files
+from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.usage import Usage
 from scibox.wire import errors
 from scibox.wire.document import openapi
 from scibox.wire.face import Face
 from scibox.wire.faces import FACES
 
 from . import paths
+from .admin import AdminRoutes, operator_only
 from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
 from .files import FileRoutes
 from .front import Front
 from .info import Info, State
+from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .splitting import Splitting
+from .usage import UsageRoutes
 
 STATIC = Path(__file__).parent / "static" / "swagger"
 # Everything comes from this server; Swagger UI draws its icons from data: addresses.
@@ -50,6 +55,8 @@ class Door:
     pipeline: Pipeline
     files: Files
     batches: Batches
+    office: Office
+    usage: Usage
     emit: Emit
     state: Callable[[], State]
     ending: asyncio.Event
@@ -57,6 +64,7 @@ class Door:
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
+    may_rotate: bool = False
 
 
 def build(door: Door) -> Front:
@@ -93,6 +101,7 @@ def build(door: Door) -> Front:
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
     info = Info(door.pipeline, door.state, door.version)
+    usage = UsageRoutes(door.pipeline, door.usage)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(path: str, face: Face) -> Calls:
@@ -119,7 +128,10 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/models/{name:path}", info.model),
         Route("/key", info.key),
         Route("/queue", info.queue),
+        *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
+        *usage.routes(),
+        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines(), *usage.lines()]),
     ]
 
 

@@ -52,7 +52,7 @@ class Info:
         """Who am I: the key behind this secret."""
         key = await self._pipeline.enter(bearer(request.scope))
         names = [card.name for card in self._pipeline.directory.cards(key)]
-        return _json(info.render_key(key, names, await self._pipeline.allowances(key), _iso))
+        return _json(info.render_key(key, names, await self._pipeline.allowances(key), iso))
 
     async def queue(self, request: Request) -> Response:
         """The calls of the key's owner that wait or run."""
@@ -60,7 +60,8 @@ class Info:
         return _json(waiting.render_queue(await self._pipeline.places(key)))
 
 
-def _iso(at: float) -> str:
+def iso(at: float) -> str:
+    """Unix seconds as RFC 3339, in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

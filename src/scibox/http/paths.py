@@ -28,7 +28,7 @@ def plain(path: str) -> str:
 def shown(route: Route) -> str:
     """A route's path as the documents have it."""
     path = _PARAMETER.sub(r"{\1}", route.path)
-    return path if path in _OWN_PREFIX else f"/v1{path}"
+    return path if path in _OWN_PREFIX or path.startswith("/admin/") else f"/v1{path}"
 
 
 def methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import StorageUnavailable
 from scibox.core.events import Emit, Notice
+from scibox.core.types import Ending
 
 from . import frames
 from .files import Files, hold
@@ -111,7 +112,9 @@ class Journal:
         self._append(frames.frame(record))
 
     def ended(self, entry: Entry) -> None:
-        """What became of a call."""
+        """What became of a call. One that `check` has refused is not kept: their number has no bound."""
+        if self._waiting and entry.outcome is Ending.REFUSED and entry.code == StorageUnavailable.code:
+            return
         self._append(frames.frame(entry))
 
     async def settled(self) -> None:

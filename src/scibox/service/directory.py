@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from scibox.core.errors import InvalidRequest, ModelNotFound
@@ -37,6 +37,11 @@ class Directory:
     def slots(self, model: str) -> list[int]:
         """Calls that each deployment of a model answers at the same time, as far as is known now."""
         return [replica.slots or self._upstream_slots for replica in self._routes[model].replicas]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The models' own public names, without aliases: what keys are allowed."""
+        return self._routes.keys()
 
     def cards(self, key: Key) -> list[ModelCard]:
         """What this key may use: models first, then aliases, each as a model of its own with a `root`."""

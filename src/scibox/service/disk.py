@@ -7,12 +7,12 @@ Threads of its own: a disk that hangs must not take the threads that follow the 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from scibox.core.errors import OperatorError, StorageUnavailable
+from scibox.store.links import DatabaseAway
 
 T = TypeVar("T")
 THREADS = 4
@@ -29,7 +29,7 @@ class Disk:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, work, *arguments)
-        except (OSError, sqlite3.Error, OperatorError) as error:
+        except (OSError, DatabaseAway, OperatorError) as error:
             raise StorageUnavailable(
                 f"Files and batches are not available now ({_reason(error)}); try again in a minute. "
                 "If that lasts, tell the operator.",
@@ -49,4 +49,4 @@ def _reason(error: Exception) -> str:
     """Why, without paths of the machine."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error) if isinstance(error, sqlite3.Error) else "its database cannot be read"
+    return str(error) if isinstance(error, DatabaseAway) else "its database cannot be read"

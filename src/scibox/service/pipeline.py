@@ -42,6 +42,10 @@ class Pipeline:
         """Whose secret this is; before a body is read."""
         return await self._gate.authenticate(secret)
 
+    async def holder(self, secret: str) -> Key:
+        """Whose secret this is, also where it opens nothing any more."""
+        return await self._gate.holder(secret)
+
     def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now."""
         return self._gate.recall(key_id)

@@ -17,9 +17,10 @@ from typing import Literal, TypeVar
 
 from scibox.core import batches as life
 from scibox.core.batches import Batch, Problem
-from scibox.core.errors import Draining, InvalidRequest, SciBoxError, Unauthorized
+from scibox.core.errors import Draining, InvalidRequest, KeysUnavailable, SciBoxError, Unauthorized
 from scibox.core.events import Emit, Notice
 from scibox.core.files import File
+from scibox.core.types import Key
 from scibox.store.lines import Stretch, read
 from scibox.store.shelf import Shelf
 from scibox.wire.face import Face
@@ -34,6 +35,7 @@ from .recorder import Recorder, persist
 
 T = TypeVar("T")
 NO_BOUND = 2**62
+KEY_POLL_S = 1.0
 GONE = Problem("input_file_missing", "The input file is gone; upload it again and make a new batch.")
 Reason = Literal["done", "cancelled", "expired", "stopped"] | Problem
 """Why no more lines run. `stopped`: the service ends, the batch does not."""
@@ -203,11 +205,7 @@ class Work:
         assert face is not None, "a batch without a face runs no lines"
         request_id = f"req_{secrets.token_hex(12)}"
         try:
-            key = pipeline.recall(self.batch.key_id)
-        except Unauthorized as error:
-            self.interrupt(Problem(error.code, f"The batch cannot go on: {error.message}"))
-            return None
-        try:
+            key = await self._key()
             asked = face.parse(request_id, line.body)
             if asked.call.stream:
                 raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
@@ -223,9 +221,9 @@ class Work:
             except SciBoxError as error:
                 raise asked.told(error) from None
             return _Answer(request_id, 200, asked.reply.whole(chunk.data))
-        except Draining:
+        except (Draining, KeysUnavailable):  # the service stops
             return None
-        except Unauthorized as error:  # the key was revoked while the line waited or ran
+        except Unauthorized as error:  # the key was revoked before, or while the line waited or ran
             self.interrupt(Problem(error.code, f"The batch cannot go on: {error.message}"))
             return None
         except SciBoxError as error:
@@ -234,6 +232,16 @@ class Work:
             self._tools.emit(Notice(f"a line of {self.batch.batch_id} failed: {error!r}", is_warning=True))
             failure = SciBoxError("The service failed; give the operator this request_id.")
             return _Answer(request_id, failure.status, face.error(failure, request_id))
+
+    async def _key(self) -> Key:
+        """The key of the batch; waits while it is not known here and the database cannot be asked."""
+        while True:
+            try:
+                return self._tools.pipeline.recall(self.batch.key_id)
+            except KeysUnavailable:
+                if self.is_draining:
+                    raise
+                await asyncio.sleep(KEY_POLL_S)
 
     def _on_recorded(self, batch: Batch, stored_bytes: int) -> None:
         if batch.status == "cancelling":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ import msgspec
 from scibox.core.batches import Batch
 from scibox.core.files import File, Page
 
-from .database import Database
+from .sql import Reader, Sql, Tables, Writer
 
-MIGRATIONS = (
+_MIGRATIONS = (
     """
     CREATE TABLE files (
         position   INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,6 +51,7 @@ MIGRATIONS = (
     "CREATE INDEX batches_by_owner ON batches (owner, position)",
     "CREATE INDEX batches_under_way ON batches (position) WHERE NOT is_over",
 )
+TABLES = Tables("batches", tuple((statement,) for statement in _MIGRATIONS))
 STRAY_S = 3600.0  # content without a row may be an upload or results under way: only what is older is swept
 _FILE = "file_id, owner, name, purpose, size_bytes, created_at, expires_at"
 _record = msgspec.json.Decoder(Batch)
@@ -73,7 +73,7 @@ class Shelf:
     """The tables of files and batches, and the contents. Methods block: to be called from threads."""
 
     def __init__(self, folder: Path) -> None:
-        self._db = Database(folder / "batches.db", MIGRATIONS)
+        self._db = Sql(f"sqlite://{folder.absolute()}/batches.db", TABLES)  # never the shared database
         self._contents = folder / "files"
         self._lock = folder / "batches.lock"
         self._claim: int | None = None
@@ -128,11 +128,12 @@ class Shelf:
     def file(self, owner: str, file_id: str, now: float) -> File:
         """One file of an owner that has not expired, or `NoSuchObject`."""
         with self._db.reading() as db:
-            row = db.execute(
+            rows = db.rows(
                 f"SELECT {_FILE} FROM files WHERE owner = ? AND file_id = ?",  # noqa: S608 - a constant
-                (owner, file_id),
-            ).fetchone()
-        file = None if row is None else File(*row)
+                owner,
+                file_id,
+            )
+        file = File(*rows[0]) if rows else None
         if file is None or file.is_expired(now):
             raise NoSuchObject(file_id)
         return file
@@ -140,39 +141,44 @@ class Shelf:
     def files(self, owner: str, page: Page, purpose: str | None, now: float) -> tuple[list[File], bool]:
         """A page of an owner's files, and whether more follow."""
         with self._db.reading() as db:
-            rows = db.execute(
+            rows = db.rows(
                 f"SELECT {_FILE} FROM files WHERE owner = ? AND (? IS NULL OR purpose = ?) "  # noqa: S608
                 f"AND (expires_at IS NULL OR expires_at > ?) {_stretch(db, 'files', owner, page)}",
-                (owner, purpose, purpose, now),
-            ).fetchall()
+                owner,
+                purpose,
+                purpose,
+                now,
+            )
         return [File(*row) for row in rows[: page.limit]], len(rows) > page.limit
 
     def remove(self, owner: str, file_id: str, now: float) -> None:
         """Forget a file and its content; `InUse` while a batch reads it."""
         self.file(owner, file_id, now)
         with self._db.writing() as db:
-            user = db.execute(
-                "SELECT batch_id FROM batches WHERE NOT is_over AND input_file_id = ?", (file_id,)
-            ).fetchone()
-            if user is not None:
-                raise InUse(user[0])
-            db.execute("DELETE FROM files WHERE file_id = ?", (file_id,))
+            users = db.rows("SELECT batch_id FROM batches WHERE NOT is_over AND input_file_id = ?", file_id)
+            if users:
+                raise InUse(users[0][0])
+            db.run("DELETE FROM files WHERE file_id = ?", file_id)
         self.content(file_id).unlink(missing_ok=True)
 
     def add_batch(self, batch: Batch, most_under_way: int) -> None:
         """Store a batch; `OverLimit` when its owner has so many under way, `NoSuchObject` without input."""
         with self._db.writing() as db:
-            if not db.execute("SELECT 1 FROM files WHERE file_id = ?", (batch.input_file_id,)).fetchone():
+            if not db.rows("SELECT 1 FROM files WHERE file_id = ?", batch.input_file_id):
                 raise NoSuchObject(batch.input_file_id)
-            under_way = db.execute(
-                "SELECT count(*) FROM batches WHERE NOT is_over AND owner = ?", (batch.owner,)
-            ).fetchone()[0]
+            [(under_way,)] = db.rows(
+                "SELECT count(*) FROM batches WHERE NOT is_over AND owner = ?", batch.owner
+            )
             if under_way >= most_under_way:
                 raise OverLimit
-            db.execute(
+            db.run(
                 "INSERT INTO batches (batch_id, owner, input_file_id, is_over, record) "
                 "VALUES (?, ?, ?, ?, ?)",
-                (batch.batch_id, batch.owner, batch.input_file_id, int(batch.is_over), _text(batch)),
+                batch.batch_id,
+                batch.owner,
+                batch.input_file_id,
+                int(batch.is_over),
+                _text(batch),
             )
 
     def batch(self, owner: str, batch_id: str) -> Batch:
@@ -183,16 +189,16 @@ class Shelf:
     def batches(self, owner: str, page: Page) -> tuple[list[Batch], bool]:
         """A page of an owner's batches, and whether more follow."""
         with self._db.reading() as db:
-            rows = db.execute(
+            rows = db.rows(
                 f"SELECT record FROM batches WHERE owner = ? {_stretch(db, 'batches', owner, page)}",  # noqa: S608
-                (owner,),
-            ).fetchall()
+                owner,
+            )
         return [_record.decode(row[0]) for row in rows[: page.limit]], len(rows) > page.limit
 
     def under_way(self) -> list[Batch]:
         """Every batch that is not over, oldest first."""
         with self._db.reading() as db:
-            rows = db.execute("SELECT record FROM batches WHERE NOT is_over ORDER BY position").fetchall()
+            rows = db.rows("SELECT record FROM batches WHERE NOT is_over ORDER BY position")
         return [_record.decode(row[0]) for row in rows]
 
     def change(
@@ -201,9 +207,11 @@ class Shelf:
         """Replace a batch by what `change` makes of it; files that this brings appear with it."""
         with self._db.writing() as db:
             batch = change(_batch(db, owner, batch_id))
-            db.execute(
+            db.run(
                 "UPDATE batches SET is_over = ?, record = ? WHERE batch_id = ?",
-                (int(batch.is_over), _text(batch), batch_id),
+                int(batch.is_over),
+                _text(batch),
+                batch_id,
             )
             for file in made:
                 _insert(db, file)
@@ -212,15 +220,13 @@ class Shelf:
     def sweep(self, now: float) -> int:
         """Remove expired files, and old content that nothing names; returns how many files expired."""
         with self._db.writing() as db:
-            expired = [
-                row[0]
-                for row in db.execute(
-                    "DELETE FROM files WHERE expires_at <= ? AND file_id NOT IN "
-                    "(SELECT input_file_id FROM batches WHERE NOT is_over) RETURNING file_id",
-                    (now,),
-                )
-            ]
-            kept = {row[0] for row in db.execute("SELECT file_id FROM files")}
+            gone = db.rows(
+                "DELETE FROM files WHERE expires_at <= ? AND file_id NOT IN "
+                "(SELECT input_file_id FROM batches WHERE NOT is_over) RETURNING file_id",
+                now,
+            )
+            expired = {row[0] for row in gone}
+            kept = {row[0] for row in db.rows("SELECT file_id FROM files")}
         for batch in self.under_way():
             kept |= {batch.reserved_output_id, batch.reserved_error_id}
         for path in self._contents.glob("*"):
@@ -235,49 +241,46 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _insert(db: sqlite3.Connection, file: File) -> None:
-    db.execute(
-        f"INSERT OR IGNORE INTO files ({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
-        (
-            file.file_id,
-            file.owner,
-            file.name,
-            file.purpose,
-            file.size_bytes,
-            file.created_at,
-            file.expires_at,
-        ),
+def _insert(db: Writer, file: File) -> None:
+    db.run(
+        f"INSERT INTO files ({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (file_id) DO NOTHING",  # noqa: S608
+        file.file_id,
+        file.owner,
+        file.name,
+        file.purpose,
+        file.size_bytes,
+        file.created_at,
+        file.expires_at,
     )
 
 
-def _total(db: sqlite3.Connection, owner: str) -> int:
-    row = db.execute("SELECT coalesce(sum(size_bytes), 0) FROM files WHERE owner = ?", (owner,)).fetchone()
-    return int(row[0])
+def _total(db: Reader, owner: str) -> int:
+    [(total,)] = db.rows("SELECT coalesce(sum(size_bytes), 0) FROM files WHERE owner = ?", owner)
+    return int(total)
 
 
-def _batch(db: sqlite3.Connection, owner: str, batch_id: str) -> Batch:
-    row = db.execute(
-        "SELECT record FROM batches WHERE owner = ? AND batch_id = ?", (owner, batch_id)
-    ).fetchone()
-    if row is None:
+def _batch(db: Reader, owner: str, batch_id: str) -> Batch:
+    rows = db.rows("SELECT record FROM batches WHERE owner = ? AND batch_id = ?", owner, batch_id)
+    if not rows:
         raise NoSuchObject(batch_id)
-    return _record.decode(row[0])
+    return _record.decode(rows[0][0])
 
 
 def _text(batch: Batch) -> str:
     return msgspec.json.encode(batch).decode()
 
 
-def _stretch(db: sqlite3.Connection, table: Literal["files", "batches"], owner: str, page: Page) -> str:
+def _stretch(db: Reader, table: Literal["files", "batches"], owner: str, page: Page) -> str:
     """The end of a SELECT that takes a page and one more row. It has no words of callers."""
     order = f"ORDER BY position {'ASC' if page.is_ascending else 'DESC'} LIMIT {page.limit + 1}"
     if page.after is None:
         return order
     column = "file_id" if table == "files" else "batch_id"
-    row = db.execute(
+    rows = db.rows(
         f"SELECT position FROM {table} WHERE owner = ? AND {column} = ?",  # noqa: S608 - constants
-        (owner, page.after),
-    ).fetchone()
-    if row is None:
+        owner,
+        page.after,
+    )
+    if not rows:
         raise NoSuchObject(page.after)
-    return f"AND position {'>' if page.is_ascending else '<'} {int(row[0])} {order}"
+    return f"AND position {'>' if page.is_ascending else '<'} {int(rows[0][0])} {order}"

@@ -58,6 +58,23 @@ class KeyInfo(Struct):
     object: Literal["key"] = "key"
 
 
+class KeyRevoked(Struct):
+    """A key that opens nothing any more, for ever."""
+
+    id: str
+    revoked: Literal[True] = True
+    object: Literal["key"] = "key"
+
+
+class KeyRotated(Struct):
+    """A key's new secret, shown only here; the old one works until `old_secret_until` (RFC 3339)."""
+
+    id: str
+    secret: str
+    old_secret_until: str
+    object: Literal["key"] = "key"
+
+
 class Health(Struct):
     """`ok`, or `starting` while an engine loads; either way the service answers."""
 
@@ -92,6 +109,16 @@ def render_key(
             limits=[_limit(allowance) for allowance in allowances],
         )
     )
+
+
+def render_revoked(key: Key) -> bytes:
+    """That a key is revoked."""
+    return msgspec.json.encode(KeyRevoked(key.key_id))
+
+
+def render_rotated(key_id: str, secret: str, old_until: str) -> bytes:
+    """A key's new secret."""
+    return msgspec.json.encode(KeyRotated(key_id, secret, old_until))
 
 
 def render_health(status: Literal["ok", "starting"], version: str) -> bytes:

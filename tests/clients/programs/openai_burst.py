@@ -27,4 +27,4 @@ def ask(number: int) -> dict[str, object]:
 count = int(sys.argv[1])
 with ThreadPoolExecutor(count) as pool:
     for told in pool.map(ask, range(count)):
-        print(json.dumps(told))
+        sys.stdout.write(json.dumps(told) + "\n")

@@ -10,13 +10,15 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
-from scibox.wire.info import Health, KeyInfo, Model, ModelList
+from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from scibox.wire.waiting import QueueList
 
+from . import admin as openapi_admin
 from . import faces as openapi_faces
 from . import stored as openapi_stored
+from . import usage as openapi_usage
 
 CHAT_EXAMPLE = {
     "model": "smollm2-135m-instruct",
@@ -131,12 +133,16 @@ _TYPES = [
     Model,
     KeyInfo,
     QueueList,
+    KeyRevoked,
+    KeyRotated,
     Health,
     TokenizeRequest,
     Tokens,
     DetokenizeRequest,
     Text,
     *openapi_stored.TYPES,
+    *openapi_usage.TYPES,
+    *openapi_admin.TYPES,
     Error,
     *openapi_faces.TYPES,
 ]
@@ -173,7 +179,9 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
                 "name": "Batches",
                 "description": "Many calls in the background, when nobody else needs the models.",
             },
+            {"name": openapi_usage.TAG, "description": "What calls cost, and which failed."},
             {"name": "Service", "description": "Free of charge, never limited."},
+            {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
         "paths": _paths(),
         "components": {
@@ -247,7 +255,17 @@ def _paths() -> dict[str, Any]:
             )
         },
         **openapi_stored.paths(_get, _errors),
-        "/v1/key": {"get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret.")},
+        **openapi_usage.paths(_get, openapi_admin.TAG),
+        **openapi_admin.paths(_get),
+        "/v1/key": {
+            "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),
+            "delete": _get(
+                *("revokeOwnKey", "Service", "KeyRevoked", "Revoke this secret's key, for ever."),
+                "401",
+                "503",
+            ),
+        },
+        "/v1/key/rotate": {"post": openapi_admin.rotation(_get)},
         "/v1/queue": {
             "get": _get("getQueue", "Service", "QueueList", "The calls of this key's owner that wait or run.")
         },
@@ -268,6 +286,11 @@ _ERRORS = {
     "502": "The model server failed; try again.",
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
+}
+_ALL_ERRORS = {
+    **_ERRORS,
+    "403": "This key may not do that; the message says who may.",
+    "409": "It contradicts what is there; the message says what, and how to go on.",
 }
 
 
@@ -303,4 +326,4 @@ def _body(description: str, name: str) -> dict[str, Any]:
 
 
 def _errors(*codes: str) -> dict[str, Any]:
-    return {code: _body(_ERRORS[code], "Error") for code in codes}
+    return {code: _body(_ALL_ERRORS[code], "Error") for code in codes}

@@ -27,14 +27,14 @@ def paths(get: Get, errors: Errors) -> dict[str, Any]:
 
 def _file_paths(get: Get, errors: Errors) -> dict[str, Any]:
     form = {"multipart/form-data": {"schema": _ref("FileUpload")}}
-    order = _query("order", {"enum": ["asc", "desc"], "default": "desc"}, "By the time of creation.")
-    purpose = _query("purpose", {"type": "string"}, "Only files of this purpose.")
-    one = {"parameters": [_id("file_id")]}
+    order = query("order", {"enum": ["asc", "desc"], "default": "desc"}, "By the time of creation.")
+    purpose = query("purpose", {"type": "string"}, "Only files of this purpose.")
+    one = {"parameters": [place("file_id")]}
     return {
         "/v1/files": {
             "get": {
                 **get("listFiles", "Files", "FileList", "The files of this key's owner.", *_OBJECT),
-                "parameters": [*_page("files", 10_000, 10_000), order, purpose],
+                "parameters": [*page("files", 10_000, 10_000), order, purpose],
             },
             "post": {
                 **get("createFile", "Files", "FileObject", "Store a file.", "400", "401", "413", "503"),
@@ -61,12 +61,12 @@ def _file_paths(get: Get, errors: Errors) -> dict[str, Any]:
 
 def _batch_paths(get: Get) -> dict[str, Any]:
     body = {"application/json": {"schema": _ref("BatchRequest"), "example": BATCH_EXAMPLE}}
-    one = {"parameters": [_id("batch_id")]}
+    one = {"parameters": [place("batch_id")]}
     return {
         "/v1/batches": {
             "get": {
                 **get("listBatches", "Batches", "BatchList", "The batches of this key's owner.", *_OBJECT),
-                "parameters": _page("batches", 20, 100),
+                "parameters": page("batches", 20, 100),
             },
             "post": {
                 **get("createBatch", "Batches", "BatchObject", "Run the lines of a file.", *_OBJECT),
@@ -86,19 +86,22 @@ def _batch_paths(get: Get) -> dict[str, Any]:
     }
 
 
-def _page(things: str, default: int, most: int) -> list[dict[str, Any]]:
+def page(things: str, default: int, most: int) -> list[dict[str, Any]]:
+    """The parameters of a list in pages."""
     limit = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return [
-        _query("limit", limit, f"How many {things} at most."),
-        _query("after", {"type": "string"}, "An id: what follows it in the list."),
+        query("limit", limit, f"How many {things} at most."),
+        query("after", {"type": "string"}, "An id: what follows it in the list."),
     ]
 
 
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """A parameter of a query."""
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
-def _id(name: str) -> dict[str, Any]:
+def place(name: str) -> dict[str, Any]:
+    """A parameter of a path."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 

@@ -1,0 +1,7 @@
+"""`python -m scibox.cli`."""
+
+import sys
+
+from scibox.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What operators send and get: owners, keys, limits; and tables of keys for spreadsheets. Pure."""
