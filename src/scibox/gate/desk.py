@@ -31,7 +31,7 @@ PLACES_PER_S = 1_000  # told at most, by all queues together of a model
 class _Model:
     """A model's queue, and which of its deployments' slots are taken."""
 
-    __slots__ = ("is_dispatching", "queue", "returning", "timer", "timer_at", "used")
+    __slots__ = ("has_ended", "is_dispatching", "queue", "returning", "timer", "timer_at", "used")
 
     def __init__(self, name: str) -> None:
         self.queue = FairQueue(name, 0)
@@ -40,6 +40,7 @@ class _Model:
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.is_dispatching = False
+        self.has_ended = False  # one of its calls has: how long they take is known
 
     def fit(self, slots: Sequence[int]) -> None:
         """Take the deployments' slots as they are now."""
@@ -155,6 +156,7 @@ class LocalDesk:
         if model.queue.remove(call_id):
             return
         self._give_back(call, tokens, now)
+        model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
         self._dispatch(model)
         for subject in call.wish.subjects:
@@ -297,13 +299,25 @@ class LocalDesk:
             retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif call.expected_s > SURE * wish.patience_s and not is_expected:
+        elif call.expected_s > SURE * wish.patience_s and not is_expected and self._is_known(call, now):
             self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()
             call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
             if call.on_place is not None:
                 call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
+
+    def _is_known(self, call: _Call, now: float) -> bool:
+        """Whether its wait is more than a guess: a call of this model has ended, or a limit says it."""
+        return call.model.has_ended or self._verdict(call.wish, now) is not None
+
+    def _verdict(self, wish: Wish, now: float) -> Verdict | None:
+        """The limit that holds calls like this one back now."""
+        for subject in wish.subjects:
+            verdict, until = self._verdicts.get(subject.name, (None, 0.0))
+            if until >= now:
+                return verdict
+        return None
 
     def _on_impatient(self, call: _Call) -> None:
         if call.deployment is not None:
@@ -319,10 +333,9 @@ class LocalDesk:
     def _too_long(self, call: _Call, eta_s: float, excess_s: float, now: float) -> SciBoxError:
         wish = call.wish
         retry_after_s = self._retry_after_s(call, eta_s, excess_s, now)
-        for subject in wish.subjects:
-            verdict, until = self._verdicts.get(subject.name, (None, 0.0))
-            if verdict is not None and until >= now:
-                return refusals.by_limit(wish, verdict, eta_s, retry_after_s)
+        verdict = self._verdict(wish, now)
+        if verdict is not None:
+            return refusals.by_limit(wish, verdict, eta_s, retry_after_s)
         return refusals.by_queue(wish, call.came_at, eta_s, retry_after_s)
 
     def _retry_after_s(self, call: _Call, eta_s: float, excess_s: float, now: float) -> int:
