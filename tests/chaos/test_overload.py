@@ -43,7 +43,8 @@ class Crowd:
 
     async def keep_asking(self, owner: int, until: float, pause_s: float = 0.0) -> None:
         while time.monotonic() < until:
-            assert (await self.ask(owner)).status_code == 200
+            answer = await self.ask(owner)
+            assert answer.status_code == 200, answer.text
             await asyncio.sleep(pause_s)
 
 
@@ -64,9 +65,13 @@ async def test_who_floods_gets_no_more_and_who_asks_seldom_hardly_waits() -> Non
         began = time.monotonic()
         until = began + 5.0
         flood = [all_of.keep_asking(owner, until) for owner in (0, 1, 2) for _ in range((64, 16, 4)[owner])]
-        light = [all_of.keep_asking(owner, until, pause_s=4 * QUANTUM_S) for owner in range(3, OWNERS)]
+
+        async def ask_seldom(owner: int) -> None:
+            await asyncio.sleep(0.5 + 0.13 * owner)
+            await all_of.keep_asking(owner, until, pause_s=4 * QUANTUM_S)
+
         async with all_of.client:
-            await asyncio.gather(*flood, *light)
+            await asyncio.gather(*flood, *(ask_seldom(owner) for owner in range(3, OWNERS)))
         entries = list(r.entries)
 
     served: dict[str, float] = defaultdict(float)
@@ -87,7 +92,7 @@ async def test_who_floods_gets_no_more_and_who_asks_seldom_hardly_waits() -> Non
     assert {entry.outcome for entry in entries} == {Ending.FINISHED}
     assert jain(list(served.values())) >= 0.95, dict(served)
     waits.sort()
-    assert waits[int(len(waits) * 0.95)] <= mean_s, waits
+    assert waits[int(len(waits) * 0.95)] <= 2 * mean_s, waits  # in turn with the flood it would be 20 of them
     assert sum(ran_s) / (SLOTS * used_s) >= 0.85  # slots do not idle; what is left is the last calls' tail
 
 
@@ -100,11 +105,11 @@ async def test_a_refusal_is_quick_and_who_comes_again_as_told_is_served() -> Non
         async def come(owner: int) -> int:
             """The status in the end, of one that comes again once."""
             began = time.monotonic()
-            answer = await all_of.ask(owner, **{"x-scibox-patience": "1"})
+            answer = await all_of.ask(owner, **{"x-scibox-patience": "3"})
             if answer.status_code == 429:
                 told.append((time.monotonic() - began, int(answer.headers["retry-after"])))
                 await asyncio.sleep(told[-1][1])
-                answer = await all_of.ask(owner, **{"x-scibox-patience": "1"})
+                answer = await all_of.ask(owner, **{"x-scibox-patience": "3"})
             return answer.status_code
 
         async with all_of.client:
@@ -113,8 +118,8 @@ async def test_a_refusal_is_quick_and_who_comes_again_as_told_is_served() -> Non
 
     refused_s, retries_s = [list(column) for column in zip(*told, strict=True)]
     refused_s.sort()
-    assert len(told) > 100  # of 160, about 20 could start within a second
-    assert refused_s[int(len(refused_s) * 0.95)] <= 1.0 + 1.0
+    assert len(told) > 80  # of 160, about 60 could start within three seconds
+    assert refused_s[int(len(refused_s) * 0.95)] <= 1.0 + 2.0
     assert all(1 <= seconds <= 60 for seconds in retries_s)
     assert len(set(retries_s)) > 3  # they are not all told the same
     assert statuses.count(200) >= 0.99 * len(statuses), statuses.count(200)
