@@ -380,7 +380,8 @@ def main() -> None:
         print(f"\n{name}")
         print(f"  Jain's index             {fair.jain([sender.owner for sender in senders]):.3f}")
         print(f"  widest gap / bound       {fair.gap():.0f} / {fair.bound():.0f}")
-        print(f"  throughput / FIFO        {fair.throughput() / fifo.throughput():.3f}")
+        if not any(sender.limits for sender in senders):  # which FIFO knows nothing of
+            print(f"  throughput / FIFO        {fair.throughput() / fifo.throughput():.3f}")
         if waits := fair.waits("light"):
             print(f"  light users' p95 wait    {statistics.quantiles(waits, n=20)[-1]:.2f} s")
         print(f"  a slot is held for       {fair.hold_s():.2f} s")

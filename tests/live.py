@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,11 +34,13 @@ def environment(data: Path) -> dict[str, str]:
     return {**kept, "SCIBOX_DATA": str(data), "PYTHONUNBUFFERED": "1"}
 
 
-def scibox(data: Path, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def scibox(
+    data: Path, *arguments: str, timeout_s: float = 60, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one command of the command line."""
     return subprocess.run(
         [*SERVE, *arguments],
-        env=environment(data),
+        env={**environment(data), **(environ or {})},
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -50,8 +52,14 @@ class Serve:
     """`scibox serve` with its data in a folder; ends with the `with`."""
 
     def __init__(
-        self, data: Path, *flags: str, command: list[str] | None = None, port: int | None = None
+        self,
+        data: Path,
+        *flags: str,
+        command: list[str] | None = None,
+        port: int | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        self._environ = environ or {}
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.data = data
@@ -62,7 +70,7 @@ class Serve:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Serve:
-        env = {**environment(self.data), "XDG_RUNTIME_DIR": self._runtime.name}
+        env = {**environment(self.data), "XDG_RUNTIME_DIR": self._runtime.name, **self._environ}
         with self._log.open("wb") as stream:
             self.process = subprocess.Popen(
                 self._command,

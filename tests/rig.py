@@ -14,7 +14,9 @@ from typing import Any, Literal
 import httpx
 
 from scibox.core import secret
+from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
+from scibox.core.errors import OperatorError
 from scibox.core.events import CallEnded, Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -22,7 +24,7 @@ from scibox.core.types import Limits as Allowed
 from scibox.engines.fake import FakeEngine
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
-from scibox.gate.keyring import KeyRing
+from scibox.gate.keyring import KeyRing, unavailable
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
@@ -40,16 +42,19 @@ from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
 from scibox.service.revocation import Revocation
 from scibox.service.runner import Runner
+from scibox.service.status import Status
 from scibox.service.usage import Usage
 from scibox.service.work import Pace, Tools
 from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore, Known
+from scibox.store.links import DatabaseAway
 from scibox.store.revoked import Revoked
 from scibox.store.shelf import Shelf
 from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
 SECRET = secret.compose([7] * secret.RANDOM_CHARS)
@@ -110,6 +115,8 @@ class Rig:
     runner: Runner
     shelf: Shelf
     ring: KeyRing
+    store: KeyStore
+    folder: Path
     desk: LocalDesk
     journal: Notebook
     events: list[Event] = field(default_factory=list)
@@ -128,6 +135,27 @@ class Rig:
                 await asyncio.sleep(0.005)
 
 
+@dataclass
+class Models:
+    """Models that are all well."""
+
+    routes: list[Route]
+    is_ready: bool = True
+
+    def answering(self) -> list[str]:
+        return self.names()
+
+    def names(self) -> list[str]:
+        return [route.card.name for route in self.routes]
+
+    def conditions(self) -> list[Condition]:
+        return []
+
+
+async def reload() -> Reloaded:
+    raise OperatorError("a rig has no configuration")
+
+
 @contextlib.contextmanager
 def socket_folder() -> Iterator[Path]:
     """A folder with a short path: a Unix socket's path has at most 107 bytes."""
@@ -143,7 +171,10 @@ def office_of(
     store.add((known, digest) for digest, known in KEYS.items())
 
     async def refresh() -> None:
-        ring.replace(store.load()[1])
+        try:
+            ring.replace(store.load()[1])
+        except DatabaseAway:
+            raise unavailable() from None
 
     revocation = Revocation(store, Revoked(folder / "revoked"), ring.end)
     return Office(Admin(store, revocation, lambda: pipeline.directory.names, now, ring.keys), refresh), store
@@ -218,20 +249,21 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             client = Client(1.0)
             router = Router(client, deadlines or Deadlines(5.0, 5.0, 20.0))
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
-            spare = Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))
-            ranking = Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))
+            before = (dead,) if fallback else ()
             routes = [
-                Route(
-                    ModelCard("chatty", "chat", "scibox", 1, 8192, **limited),
-                    (dead, chatty) if fallback else (chatty,),
-                ),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (dead, vectors) if fallback else (vectors,),
+                    (*before, vectors),
                     rules or EmbeddingRules(),
                 ),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
+                *(
+                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))]
+                    if second
+                    else ()
+                ),
             ]
-            routes += [*([spare] if second else ()), *([ranking] if ranker else ())]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             journal = Notebook(folder / "journal")
             bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
@@ -267,7 +299,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 now=now,
             )
             runner = Runner(tools)
-            office, store = office_of(tools.pipeline, ring, data or folder, now)
+            office, store = office_of(tools.pipeline, ring, folder, now)
             files = Files(tools.shelf, tools.disk, tools.limits, now)
             door = app.Door(
                 pipeline=tools.pipeline,
@@ -276,27 +308,38 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 office=office,
                 usage=usage,
                 emit=events.append,
-                state=lambda: "ok",
+                status=Status(gate, Models(routes), "0"),
+                reload=reload,
                 ending=asyncio.Event(),
-                version="0",
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
                 cors_origins=cors_origins,
             )
             listen = server.Listen("127.0.0.1", 0, patience=patience or Patience())
             sock = server.bind(listen)
-            front = app.build(door)
-            web = server.server(front, listen)
+            web = server.server(front := app.build(door), listen)
             task = asyncio.create_task(web.serve(sockets=[sock]))
             running = asyncio.gather(runner.run(), gate.watch())
             port = sock.getsockname()[1]
-            headers = {"authorization": f"Bearer {SECRET}"}
             try:
                 async with httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=15
+                    base_url=f"http://127.0.0.1:{port}",
+                    headers={"authorization": f"Bearer {SECRET}"},
+                    timeout=15,
                 ) as http:
                     connections = web.server_state.connections
-                    more = (front, connections, runner, tools.shelf, ring, desk, journal, events)
+                    more = (
+                        front,
+                        connections,
+                        runner,
+                        tools.shelf,
+                        ring,
+                        store,
+                        folder,
+                        desk,
+                        journal,
+                        events,
+                    )
                     yield Rig(http, port, engine, gate, door, *more)
             finally:
                 await runner.stop(2.0)

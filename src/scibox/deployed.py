@@ -1,17 +1,26 @@
-"""The models of a configuration as routes: their replicas, and the children of ours that serve them."""
+"""The models of a configuration as routes: their replicas, and the children of ours that serve them.
+
+A configuration becomes a `Plan`: for each model the `Way`s to serve it. Two ways are equal where everything
+is that their replica and its child depend on, so a reload keeps what stands in both plans.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from scibox.config import Config, Deployment, Model
+from scibox.core.conditions import Condition
 from scibox.core.errors import OperatorError
-from scibox.core.types import Dialect, ModelCard, Thinking
+from scibox.core.types import Dialect, Kind, ModelCard, Thinking
 from scibox.engines import fake, llama
 from scibox.engines.embedder import settings as embedder
 from scibox.engines.supervisor import Command, EngineEvent, Supervisor
@@ -29,122 +38,287 @@ _EMBEDDING_SLOTS = 16
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 
 
-class Deployed:
-    """What is served. `report` hears of the children; `sockets` is the folder of their sockets."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One deployment of one model, with all that its replica and its child depend on."""
 
-    def __init__(
-        self,
-        config: Config,
-        weights: Mapping[Deployment, Weights],
-        sockets: Path,
-        report: Callable[[EngineEvent], None],
-    ) -> None:
-        self._config = config
-        self._weights = weights
+    model: str
+    kind: Kind
+    deployment: Deployment  # with its engine's defaults written in
+    context: int | None
+    reasoning: Thinking
+    weights: Weights | None
+    identity: str  # of the weights
+    secret: str | None = field(repr=False)  # the upstream's own key
+    number: int = 0  # of several that are equal
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be served: the models, and the ways of each in the order they are tried."""
+
+    models: tuple[Model, ...]
+    ways: Mapping[str, tuple[Way, ...]]
+
+    def __iter__(self) -> Iterator[Way]:
+        return itertools.chain.from_iterable(self.ways.values())
+
+
+def plan(config: Config, weights: Mapping[Deployment, Weights]) -> Plan:
+    """What a configuration asks for, with the weights of its local deployments."""
+    return Plan(config.models, {model.name: _ways(config, model, weights) for model in config.models})
+
+
+def _ways(config: Config, model: Model, weights: Mapping[Deployment, Weights]) -> tuple[Way, ...]:
+    seen: Counter[Way] = Counter()
+    found = []
+    for deployment in model.deployments:
+        own = weights.get(deployment)
+        way = Way(
+            model=model.name,
+            kind=model.kind,
+            deployment=_complete(config, model, deployment),
+            context=model.context,
+            reasoning=model.reasoning,
+            weights=own,
+            identity=identity(own) if own else "",
+            secret=_upstream_secret(deployment),
+        )
+        found.append(replace(way, number=seen[way]))
+        seen[way] += 1
+    return tuple(found)
+
+
+def _complete(config: Config, model: Model, deployment: Deployment) -> Deployment:
+    """With the defaults of its engine."""
+    if deployment.engine == "llama":
+        own = config.llama
+        return replace(
+            deployment,
+            threads=deployment.threads or own.threads,
+            slots=1 if model.kind == "embedding" else deployment.slots or own.slots,
+            context=deployment.context or own.context,
+            batch=deployment.batch or own.batch,
+        )
+    if deployment.engine == "embedder":
+        return replace(
+            deployment,
+            threads=deployment.threads or config.embedder.threads,
+            batch_tokens=deployment.batch_tokens or config.embedder.batch_tokens,
+        )
+    return deployment
+
+
+def _slots(way: Way) -> int | None:
+    """Calls at the same time, as a child of ours is told it; None: what the server says of itself."""
+    is_own = way.deployment.url is None
+    return _EMBEDDING_SLOTS if is_own and way.kind == "embedding" else way.deployment.slots
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A way that is there: its replica, and the child behind it if that is ours."""
+
+    replica: Replica
+    child: Supervisor | None
+
+
+class Deployed:
+    """What is served. `report` hears of the children; `sockets` is the folder of their sockets.
+
+    From one plan to another: `begin` the new one, wait until it is `ready`, `adopt` it, `release` the old.
+    """
+
+    def __init__(self, sockets: Path, report: Callable[[EngineEvent], None]) -> None:
         self._sockets = sockets
         self._report = report
-        self.children: list[Supervisor] = []
-        self.routes = [self._route(model) for model in config.models]
+        self._standing: dict[Way, Standing] = {}
+        self._wanted: frozenset[Way] = frozenset()
+        self._numbers = itertools.count()
+        self._created: dict[str, int] = {}  # models, by when they were first served
+        self.routes: tuple[Route, ...] = ()
+        self.plan = Plan((), {})
 
-    def _route(self, model: Model) -> Route:
-        replicas = tuple(self._replica(model, index) for index in range(len(model.deployments)))
-        own = [self._weights[d] for d in model.deployments if d in self._weights]
+    @property
+    def children(self) -> list[Supervisor]:
+        """The children that are there."""
+        return [standing.child for standing in self._standing.values() if standing.child]
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas that are there."""
+        return [standing.replica for standing in self._standing.values()]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every engine of the adopted plan can answer."""
+        return all(self._is_ready(way) for way in self.plan)
+
+    def names(self) -> list[str]:
+        """The models, in the order of the configuration."""
+        return [model.name for model in self.plan.models]
+
+    def answering(self) -> list[str]:
+        """The models of which at least one replica can probably answer now."""
+        return [name for name, ways in self.plan.ways.items() if any(map(self._answers, ways))]
+
+    def begin(self, plan: Plan) -> list[Way]:
+        """Take in what is not there yet, and keep what is; returns what is new."""
+        self._wanted = self._wanted | frozenset(plan)
+        added = [way for way in plan if not self._stands(way)]
+        self._standing |= {way: self._stand(way) for way in added}
+        return added
+
+    async def ready(self, added: Iterable[Way]) -> None:
+        """Start their engines and wait until all can answer; raises EngineFailed when one never will."""
+        children = [child for way in added if (child := self._standing[way].child)]
+        for child in children:
+            await child.start()
+        await asyncio.gather(*(child.wait_ready() for child in children))
+
+    def adopt(self, plan: Plan) -> None:
+        """Its routes hold from now on; the plan was begun before."""
+        self.plan = plan
+        self.routes = tuple(self._route(model, plan.ways[model.name]) for model in plan.models)
+
+    def release(self) -> None:
+        """What is not in the adopted plan is needed no longer than its calls."""
+        self._wanted = frozenset(self.plan)
+
+    async def sweep(self) -> None:
+        """Stop what nobody needs any more and no call is using."""
+        unused = [
+            way
+            for way, standing in self._standing.items()
+            if way not in self._wanted and not standing.replica.users
+        ]
+        children = [self._standing.pop(way).child for way in unused]
+        await asyncio.gather(*(child.stop() for child in children if child))
+
+    def conditions(self) -> list[Condition]:
+        """How the adopted engines and upstreams are."""
+        return [self._condition(way) for way in self.plan]
+
+    def _stands(self, way: Way) -> bool:
+        standing = self._standing.get(way)
+        return standing is not None and (standing.child is None or standing.child.state != "failed")
+
+    def _condition(self, way: Way) -> Condition:
+        replica, child = self._standing[way].replica, self._standing[way].child
+        if child is None:
+            part = f"upstream {way.deployment.url} of {way.model}"
+            trouble = replica.trouble
+            return (
+                Condition(part) if trouble is None else Condition(part, False, trouble.words, trouble.since)
+            )
+        part = f"engine of {way.model}"
+        if child.state == "ready":
+            return Condition(part)
+        return Condition(part, False, child.words, child.since)
+
+    def _is_ready(self, way: Way) -> bool:
+        child = self._standing[way].child
+        return child is None or child.state == "ready"
+
+    def _answers(self, way: Way) -> bool:
+        return self._is_ready(way) and self._standing[way].replica.trouble is None
+
+    def _route(self, model: Model, ways: tuple[Way, ...]) -> Route:
+        replicas = tuple(self._standing[way].replica for way in ways)
+        own = [way.weights for way in ways if way.weights]
         card = ModelCard(
             name=model.name,
             kind=model.kind,
             owned_by=model.owned_by,
-            created=int(time.time()),
+            created=self._created.setdefault(model.name, int(time.time())),
             context=model.context or replicas[0].context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
             limits=model.limits,
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, replicas, self._rules(model))
+        return Route(card, replicas, _rules(model, ways))
 
-    def _rules(self, model: Model) -> EmbeddingRules:
-        """How texts for this model are treated; its vectors are known by what they depend on."""
-        ways = [
-            (identity(self._weights[d]), d.pooling)
-            if d in self._weights
-            else (d.engine, d.url, d.upstream_model or model.name)
-            for d in model.deployments
-        ]
-        return EmbeddingRules(
-            prefix=model.prefix or "",
-            query_prefix=model.query_prefix,
-            passage_prefix=model.passage_prefix,
-            token_ids=model.token_ids or "cl100k_base",
-            is_matryoshka=model.matryoshka,
-            identity=msgspec.json.encode([model.revision, ways]),
-        )
-
-    def _replica(self, model: Model, index: int) -> Replica:
-        deployment = model.deployments[index]
+    def _stand(self, way: Way) -> Standing:
+        deployment = way.deployment
         if deployment.url is not None:
-            return Replica(
+            replica = Replica(
                 address=Address.parse(deployment.url),
-                model=deployment.upstream_model or model.name,
-                secret=_upstream_secret(deployment),
-                context=model.context,
+                model=deployment.upstream_model or way.model,
+                secret=way.secret,
+                context=way.context,
                 dialect=deployment.dialect,
-                thinking=model.reasoning,
-                slots=deployment.slots,
+                thinking=way.reasoning,
+                slots=_slots(way),
             )
-        path = self._sockets / f"{len(self.children)}.sock"
-        command, context = self._command(model, deployment, path)
-        self.children.append(Supervisor(model.name, command, path, report=self._report))
-        return Replica(
+            return Standing(replica, None)
+        path = self._sockets / f"{next(self._numbers)}.sock"
+        command, context = _command(way, path)
+        replica = Replica(
             address=Address.parse(f"unix:{path}"),
-            model=model.name,
+            model=way.model,
             context=context,
             is_local=True,
             counts=True,
             dialect=_DIALECTS.get(deployment.engine or "", "openai"),
-            thinking=_thinking(model, deployment),
-            slots=self._slots(model, deployment),
+            thinking=_thinking(way),
+            slots=_slots(way),
         )
+        return Standing(replica, Supervisor(way.model, command, path, report=self._report))
 
-    def _slots(self, model: Model, deployment: Deployment) -> int | None:
-        """Calls at the same time, as the child is told it."""
-        if model.kind == "embedding":
-            return _EMBEDDING_SLOTS
-        default = self._config.llama.slots if deployment.engine == "llama" else None
-        return deployment.slots or default
 
-    def _command(self, model: Model, deployment: Deployment, path: Path) -> tuple[Command, int | None]:
-        """How to start a child of ours, and the context of one call there, in LLM tokens."""
-        weights = self._weights.get(deployment)
-        if weights is None:
-            settings = fake.Settings(socket=str(path), name=model.name)
-            return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
-        if weights.engine == "embedder":
-            limits = self._config.embedder
-            return embedder.command(
-                embedder.Settings(
-                    socket=str(path),
-                    weights=str(weights.path),
-                    name=model.name,
-                    threads=deployment.threads or limits.threads or _cores(),
-                    batch_tokens=deployment.batch_tokens or limits.batch_tokens,
-                )
-            ), weights.context
-        defaults = self._config.llama
-        wanted = deployment.context or defaults.context
-        context = min(wanted, weights.context or wanted)
-        return llama.command(
-            llama.Settings(
+def _rules(model: Model, ways: Iterable[Way]) -> EmbeddingRules:
+    """How texts for this model are treated; its vectors are known by what they depend on."""
+    identities = [
+        (way.identity, way.deployment.pooling)
+        if way.weights
+        else (way.deployment.engine, way.deployment.url, way.deployment.upstream_model or model.name)
+        for way in ways
+    ]
+    return EmbeddingRules(
+        prefix=model.prefix or "",
+        query_prefix=model.query_prefix,
+        passage_prefix=model.passage_prefix,
+        token_ids=model.token_ids or "cl100k_base",
+        is_matryoshka=model.matryoshka,
+        identity=msgspec.json.encode([model.revision, identities]),
+    )
+
+
+def _command(way: Way, path: Path) -> tuple[Command, int | None]:
+    """How to start a child of ours, and the context of one call there, in LLM tokens."""
+    weights, deployment = way.weights, way.deployment
+    if weights is None:
+        settings = fake.Settings(socket=str(path), name=way.model)
+        return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
+    if weights.engine == "embedder":
+        assert deployment.batch_tokens, "written in by `plan`"
+        return embedder.command(
+            embedder.Settings(
                 socket=str(path),
                 weights=str(weights.path),
-                name=model.name,
-                threads=deployment.threads or defaults.threads or _cores(),
-                slots=1 if model.kind == "embedding" else deployment.slots or defaults.slots,
-                context=context,
-                batch=deployment.batch or defaults.batch,
-                embedding=model.kind == "embedding",
-                pooling=deployment.pooling,
+                name=way.model,
+                threads=deployment.threads or _cores(),
+                batch_tokens=deployment.batch_tokens,
             )
-        ), context
+        ), weights.context
+    assert deployment.slots, "written in by `plan`"
+    assert deployment.context, "written in by `plan`"
+    assert deployment.batch, "written in by `plan`"
+    context = min(deployment.context, weights.context or deployment.context)
+    return llama.command(
+        llama.Settings(
+            socket=str(path),
+            weights=str(weights.path),
+            name=way.model,
+            threads=deployment.threads or _cores(),
+            slots=deployment.slots,
+            context=context,
+            batch=deployment.batch,
+            embedding=way.kind == "embedding",
+            pooling=deployment.pooling,
+        )
+    ), context
 
 
 def obtain(config: Config) -> dict[Deployment, Weights]:
@@ -163,9 +337,9 @@ def obtain(config: Config) -> dict[Deployment, Weights]:
     return found
 
 
-def _thinking(model: Model, deployment: Deployment) -> Thinking | None:
+def _thinking(way: Way) -> Thinking | None:
     """llama.cpp's chat template can be asked; what the operator states wins."""
-    return None if model.reasoning == "auto" and deployment.engine == "llama" else model.reasoning
+    return None if way.reasoning == "auto" and way.deployment.engine == "llama" else way.reasoning
 
 
 def _upstream_secret(deployment: Deployment) -> str | None:

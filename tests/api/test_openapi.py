@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +14,19 @@ from hypothesis import strategies as st
 from jobs import jsonl, line, start, until_over, upload
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from rig import SECRET, Rig, rig
+from rig import COLLEAGUE, OPERATOR, SECRET, Rig, rig
+from scibox.wire.document import admin as openapi_admin
 from scibox.wire.document import openapi
 from scibox.wire.document import stored as openapi_stored
 from scibox.wire.faces import FACES
 
 DOCUMENT = json.loads(openapi.render("1.2.3"))
+
+
+def properties(name: str) -> dict[str, Any]:
+    """The fields of a record."""
+    fields: dict[str, Any] = DOCUMENT["components"]["schemas"][name]["properties"]
+    return fields
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -53,10 +61,36 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
         (openapi_stored.BATCH_EXAMPLE, "BatchRequest"),
         (openapi.RERANK_EXAMPLE, "RerankRequest"),
         (openapi.SCORE_EXAMPLE, "ScoreRequest"),
+        (openapi_admin.OWNER_EXAMPLE, "NewOwnerRequest"),
+        (openapi_admin.OWNER_CHANGE_EXAMPLE, "OwnerChangeRequest"),
+        (openapi_admin.KEY_EXAMPLE, "NewKeyRequest"),
+        (openapi_admin.KEY_CHANGE_EXAMPLE, "KeyChangeRequest"),
+        (openapi_admin.BULK_EXAMPLE, "BulkRequest"),
+        (openapi_admin.ROTATE_EXAMPLE, "RotateRequest"),
     ],
 )
 def test_the_examples_fit_their_schemas(example: dict[str, Any], name: str) -> None:
     jsonschema.validate(example, schema(name))
+
+
+async def admin_answers(client: httpx.AsyncClient) -> dict[str, httpx.Response]:
+    """What an operator gets, made of the examples."""
+    headers, base = {"authorization": f"Bearer {OPERATOR}"}, "/admin/v1"
+
+    async def post(path: str, example: object) -> httpx.Response:
+        return await client.post(f"{base}{path}", json=example, headers=headers)
+
+    await post("/owners", {"name": "passing"})
+    rotated = await post("/keys/key_colleague/rotate", openapi_admin.ROTATE_EXAMPLE)
+    jsonschema.validate(rotated.json(), schema("AdminKey"))
+    return {
+        "AdminOwner": await post("/owners", openapi_admin.OWNER_EXAMPLE),
+        "AdminKey": await post("/keys", openapi_admin.KEY_EXAMPLE),
+        "BulkMade": await post("/keys/bulk", openapi_admin.BULK_EXAMPLE),
+        "AdminOwnerList": await client.get(f"{base}/owners", headers=headers),
+        "AdminKeyList": await client.get(f"{base}/keys", headers=headers),
+        "AdminOwnerDeleted": await client.delete(f"{base}/owners/passing", headers=headers),
+    }
 
 
 async def test_what_is_answered_fits_the_document() -> None:
@@ -87,6 +121,8 @@ async def test_what_is_answered_fits_the_document() -> None:
             "Rerank": await r.client.post("/v1/rerank", json={**openapi.RERANK_EXAMPLE, "model": "vectors"}),
             "Scores": await r.client.post("/v1/score", json={**openapi.SCORE_EXAMPLE, "model": "vectors"}),
             "Error": await r.client.get("/v1/models/none"),
+            **await admin_answers(r.client),
+            "KeyRevoked": await r.client.delete("/v1/key"),
         }
 
     for name, answer in answers.items():
@@ -101,9 +137,20 @@ async def test_every_documented_path_leads_somewhere_and_only_health_without_a_k
         for method in ("get", "post", "delete"):
             for path, item in DOCUMENT["paths"].items():
                 if method in item:
-                    url = path.format(name="chatty", file_id=file_id, batch_id=batch["id"], id="resp_1")
+                    is_admin = path.startswith("/admin")
+                    url = path.format(
+                        name="team" if is_admin else "chatty",
+                        file_id=file_id,
+                        batch_id=batch["id"],
+                        id="resp_1",
+                        key_id="key_stranger",
+                    )
                     body = b"{}" if method == "post" else None
-                    with_key = await r.client.request(method, url, content=body)
+                    secret = OPERATOR if is_admin else SECRET
+                    if (method, path) == ("delete", "/v1/key"):
+                        secret = COLLEAGUE  # it opens nothing from here on
+                    headers = {"authorization": f"Bearer {secret}"}
+                    with_key = await r.client.request(method, url, content=body, headers=headers)
                     without = await r.client.request(method, url, content=body, headers={"authorization": ""})
 
                     missing = {404} if "200" in item[method]["responses"] else set()
@@ -155,9 +202,12 @@ class Fuzz:
         self.context = rig()
         self.rig: Rig = self.loop.run_until_complete(self.context.__aenter__())
 
-    def post(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
+    def post(
+        self, path: str, body: bytes, kind: str = "application/json", secret: str = SECRET
+    ) -> tuple[int, Any]:
         async def ask() -> tuple[int, Any]:
-            answer = await self.rig.client.post(path, content=body, headers={"content-type": kind})
+            headers = {"content-type": kind, "authorization": f"Bearer {secret}"}
+            answer = await self.rig.client.post(path, content=body, headers=headers)
             is_json = answer.headers["content-type"].startswith("application/json")
             return answer.status_code, answer.json() if is_json else None
 
@@ -260,3 +310,33 @@ def test_no_form_brings_a_5xx(fuzz: Fuzz, changes: list[tuple[int, int]], cut: i
     for at, byte in changes:
         raw[at % len(raw)] = byte
     check(fuzz, "/v1/files", bytes(raw[:cut]), "multipart/form-data; boundary=xYz")
+
+
+ADMIN_PATHS = (
+    "/owners",
+    "/owners/team",
+    "/keys",
+    "/keys/key_limited",
+    "/keys/key_limited/rotate",
+    "/keys/bulk",
+)
+admin_fields = st.sampled_from(
+    sorted(
+        {"keys", "again", "enabled", "force", "overlap_s"}
+        | {name for kind in ("NewOwnerRequest", "TableKeyRequest") for name in properties(kind)}
+    )
+)
+admin_bodies = st.dictionaries(admin_fields, json_values, max_size=3).map(
+    lambda body: json.dumps({"owner": "fuzz", **body}).encode()
+)
+
+
+@quick
+@given(
+    st.sampled_from(ADMIN_PATHS), admin_bodies | raw_bodies, st.sampled_from(["application/json", "text/csv"])
+)
+def test_no_body_of_an_operator_brings_a_5xx(fuzz: Fuzz, path: str, body: bytes, kind: str) -> None:
+    status, answer = fuzz.post(f"/admin/v1{path}", body, kind, OPERATOR)
+
+    assert status in {200, 400, 409}, (status, answer, body)
+    assert status == 200 or answer["error"]["message"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import servers
 from scibox.core import secret as secrets
 from scibox.core.types import Key, Limits, Owner
 from scibox.service import admin
-from scibox.store.keys import KeyStore, NoSuchKey, NoSuchOwner
+from scibox.store.keys import KeyStore, NoSuchKey, NoSuchOwner, Plan
 from scibox.store.sql import Clash, DatabaseAway, NewerSchema, Row, Sql, Tables
 
 FRUITS = Tables(
@@ -448,3 +449,40 @@ def new_key(key_id: str, owner: str = "o", name: str = "n", **more: bool) -> Key
 
 def fields(key: Key) -> dict[str, object]:
     return {name: getattr(key, name) for name in key.__slots__}
+
+
+def test_what_is_planned_sees_all_and_is_stored_whole_or_not_at_all(store: KeyStore) -> None:
+    admin.create_key(store, owner="a", name="one", now=5.0)
+
+    def fail(keys: Iterable[Key], owners: Mapping[str, Owner]) -> Plan:
+        raise ValueError("no")
+
+    def more(keys: Iterable[Key], owners: Mapping[str, Owner]) -> Plan:
+        assert [key.name for key in keys] == ["one"]
+        key = Key("key_two", "b", "two", "member", "abcd", 6.0)
+        return [(key, "digest")], [replace(owners["a"], weight=3.0)]
+
+    before = store.change()
+    with pytest.raises(ValueError, match="no"):
+        store.add_planned(fail)
+    assert store.change() == before
+
+    store.add_planned(more)
+
+    assert store.change() != before
+    assert [key.name for key in store.all()] == ["one", "two"]
+    assert [(owner.name, owner.weight) for owner in store.owners()] == [("a", 3.0), ("b", 1.0)]
+
+
+def test_an_owner_is_made_once_and_goes_when_its_keys_are_revoked(store: KeyStore) -> None:
+    key, _ = admin.create_key(store, owner="a", name="one", now=5.0)
+
+    assert store.add_owner(Owner("b", 2.0))
+    assert not store.add_owner(Owner("b", 3.0))
+    assert not store.remove_owner("a")
+    store.end({key.key_id: 6.0})
+    assert store.remove_owner("a")
+    assert [(owner.name, owner.weight) for owner in store.owners()] == [("b", 2.0)]
+    with pytest.raises(NoSuchOwner, match="a"):
+        store.remove_owner("a")
+    assert store.load()[1].keys  # the revoked key is known for ever

@@ -1,4 +1,4 @@
-"""The fair queue against a plain model of it, and the rules that it is for."""
+"""The rules that the fair queue is for."""
 
 from __future__ import annotations
 
@@ -8,29 +8,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_queue import PlainQueue
+from queue_calls import blocked, wish
 
-from scibox.core.admission import Rank, Wish
 from scibox.core.fairness import FairQueue
-from scibox.core.limits import Verdict
 
 numbers = itertools.count()
-
-
-def wish(
-    call_id: str,
-    owner: str = "a",
-    key: str = "",
-    weight: float = 1.0,
-    rank: Rank = "interactive",
-    prompt: int = 100,
-    completion: int = 100,
-) -> Wish:
-    return Wish(call_id, key or f"key of {owner}", owner, weight, "m", rank, prompt, completion, 0, 60.0, ())
-
-
-def blocked(subject: str, wait_s: float | None = None) -> Verdict:
-    return Verdict(False, subject, "calls_per_second", 1, wait_s)
 
 
 def drain(queue: FairQueue, now: float = 0.0) -> list[str]:
@@ -42,77 +24,55 @@ def drain(queue: FairQueue, now: float = 0.0) -> list[str]:
     return order
 
 
-deeds = st.lists(
-    st.tuples(
-        st.sampled_from(["enter", "enter", "enter", "remove", "pick", "pick", "finish", "charge", "block", "wake"]),
-        st.integers(0, 10**6),
-        st.integers(0, 4),
-        st.integers(0, 2),
-    ),
-    max_size=120,
-)  # fmt: skip
-SUBJECTS = ["key:a0", "key:a1", "key:b0", "owner:a", "owner:b", "model:m owner:c", "model:m"]
+def test_a_call_that_was_cheaper_than_expected_brings_its_owner_forward() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(3):
+        queue.enter(wish(f"a {number}", "a", completion=200), 0.0)
+        queue.enter(wish(f"b {number}", "b", completion=100), 0.0)
+    queue.pick(0.0)
+    queue.finish("a 0", 1, 0.0)
+
+    assert drain(queue)[:2] == ["b 0", "a 1"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(deeds, st.integers(1, 4))
-def test_it_does_what_a_plain_model_does(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
-    queue, plain, now = FairQueue("m", slots), PlainQueue(slots), 0.0
-    for number, (deed, luck, owner_number, key) in enumerate(deeds):
-        now += luck % 7 / 10
-        owner = "abcde"[owner_number]
-        if deed == "enter":
-            rank: Rank = "batch" if luck % 4 == 0 else "interactive"
-            of = wish(str(number), owner, f"{owner}{key}", 1.0 + owner_number, rank, luck % 900, luck % 400)
-            queue.enter(of, now)
-            plain.enter(of)
-        elif deed == "remove" and (waiting := plain.waiting()):
-            assert queue.remove(waiting[luck % len(waiting)])
-            plain.remove(waiting[luck % len(waiting)])
-        elif deed in {"pick", "block"}:
-            call, expected = queue.pick(now), plain.pick(now)
-            assert (call.wish.call_id if call else None) == expected
-            if call and deed == "block":
-                of = call.wish
-                subject = (f"key:{of.key_id}", f"owner:{of.owner}", "model:m")[luck % 3]
-                verdict = blocked(subject, None if luck % 2 else luck % 5)
-                queue.put_back(of.call_id, verdict, now)
-                plain.put_back(of.call_id, verdict, now)
-        elif deed == "wake":
-            subject = SUBJECTS[luck % len(SUBJECTS)]
-            queue.wake(subject)
-            plain.wake(subject)
-        elif plain.running:
-            call_id = list(plain.running)[luck % len(plain.running)]
-            if deed == "finish":
-                tokens = None if luck % 5 == 0 else luck % 1_500
-                queue.finish(call_id, tokens, now)
-                plain.finish(call_id, tokens)
-            else:
-                queue.charge(call_id, luck % 300)
-                plain.charge(call_id, luck % 300)
-        assert len(queue) == len(plain.waiting())
-        assert queue.running == len(plain.running)
-        assert {place.call_id for place in queue.places(now)} == set(plain.waiting())
+def test_owners_whose_calls_cost_nothing_take_turns() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2):
+        queue.enter(wish(f"a {number}", "a", prompt=0, completion=0), 0.0)
+    for number in range(2):
+        queue.enter(wish(f"b {number}", "b", prompt=0, completion=0), 0.0)
+
+    assert [call_id[0] for call_id in drain(queue)] == ["a", "b", "a", "b"]
 
 
-@settings(deadline=None)
-@given(deeds, st.integers(1, 4))
-def test_it_is_never_idle_with_work_waiting(deeds: list[tuple[str, int, int, int]], slots: int) -> None:
-    queue, running = FairQueue("m", slots), set()
-    for number, (deed, luck, owner_number, key) in enumerate(deeds):
-        owner = "abcde"[owner_number]
-        if deed == "enter":
-            queue.enter(wish(str(number), owner, f"{owner}{key}", prompt=luck % 900), 0.0)
-        elif deed == "remove":
-            queue.remove(str(luck % (number + 1)))
-        elif deed == "finish" and running:
-            queue.finish(call_id := sorted(running)[luck % len(running)], luck % 500, 0.0)
-            running.discard(call_id)
-        while (call := queue.pick(0.0)) is not None:
-            running.add(call.wish.call_id)
-        assert queue.running == slots or len(queue) == 0
-        assert queue.running == len(running)
+def test_a_call_that_is_put_back_is_not_charged() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2):
+        queue.enter(wish(f"a {number}", "a"), 0.0)
+        queue.enter(wish(f"b {number}", "b"), 0.0)
+    for _ in range(5):
+        queue.pick(0.0)
+        queue.put_back("a 0", blocked("owner:a"), 0.0)
+        queue.wake("owner:a")
+        b = queue.pick(0.0)
+        assert b is not None
+        queue.put_back(b.wish.call_id, blocked("owner:b"), 0.0)
+        queue.wake("owner:b")
+
+    assert [call_id[0] for call_id in drain(queue)] == ["a", "b", "a", "b"]
+    assert not queue._parking._by_subject
+
+
+def test_corrections_leave_no_heap_of_old_entries() -> None:
+    queue = FairQueue("m", 5_000)
+    for number in range(5_001):
+        queue.enter(wish(str(number)), 0.0)
+    for _ in range(5_000):
+        queue.pick(0.0)
+    for number in range(5_000):
+        queue.finish(str(number), 1, 0.0)
+
+    assert len(queue._ranks["interactive"]._heap) <= 64 + 2
 
 
 def test_within_an_owner_keys_take_turns_and_within_a_key_the_first_to_come_is_first() -> None:

@@ -92,6 +92,35 @@ def test_a_limit_of_nothing_is_final_for_ever() -> None:
         assert verdict.wait_s == math.inf
 
 
+def test_a_final_one_is_named_before_one_that_passes_later() -> None:
+    limiter = Windows()
+    midnight = NOON - NOON % 86_400 + 86_400
+    at_end = Moment(0.0, midnight - 5.0)
+    subject = Subject("owner:team", Limits(calls_per_minute=1, tokens_per_day=10))
+    verdicts: list[Verdict] = []
+    limiter.take(wish("1", subject), at_end, verdicts.append)
+    limiter.settle("1", 10, at_end)
+
+    limiter.take(wish("2", subject), at_end, verdicts.append)
+
+    assert [(verdict.limit, verdict.wait_s) for verdict in verdicts[1:]] == [("tokens_per_day", 5.0)]
+
+
+def test_what_a_call_does_not_need_does_not_stop_it_though_a_limit_was_lowered_below_what_was_used() -> None:
+    limiter = Windows()
+    take(
+        limiter,
+        wish(
+            "1", Subject("key:key_1", Limits(texts_per_minute=50, tokens_per_minute=50)), tokens=40, texts=40
+        ),
+    )
+    lower = Subject("key:key_1", Limits(texts_per_minute=5, tokens_per_minute=5))
+
+    assert take(limiter, wish("2", lower, tokens=0)).taken
+    assert take(limiter, wish("3", lower, tokens=1)).limit == "tokens_per_minute"
+    assert take(limiter, wish("3", lower, tokens=0, texts=1)).limit == "texts_per_minute"
+
+
 def test_a_call_of_no_texts_is_not_stopped_by_a_limit_of_texts() -> None:
     limiter, subject = Windows(), Subject("key:key_1", Limits(texts_per_minute=5))
     assert take(limiter, wish("1", subject, texts=50)).taken

@@ -100,6 +100,25 @@ def test_what_was_used_beyond_the_reservation_is_charged_when_it_is_known() -> N
     assert window.remaining(91.0) == 10
 
 
+@pytest.mark.parametrize("begin", [100.0, 100.00049, 100.00099])
+def test_what_was_taken_counts_to_the_last_moment_of_a_window(begin: float) -> None:
+    window = Window(10, 1.0)
+    window.take(10, begin)
+
+    assert not window.take(1, begin + 1.0 - 1e-6)
+    assert window.take(10, begin + 1.0011)
+
+
+def test_what_is_taken_while_the_clock_is_back_counts_from_where_it_was() -> None:
+    window = Window(10, 1.0)
+    assert window.remaining(1_000.0) == 10
+    assert window.wait_for(1, 900.0) == 0
+    window.take(10, 900.0)
+
+    assert window.remaining(1_000.5) == 0
+    assert window.remaining(1_001.1) == 10
+
+
 def test_a_call_larger_than_the_limit_passes_when_the_window_is_empty() -> None:
     window = Window(10, 1.0)
 

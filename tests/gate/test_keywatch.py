@@ -1,99 +1,26 @@
 """The ring follows the database, and lives through its troubles (PROMISES R3, R4)."""
 
 import asyncio
-import contextlib
 import sqlite3
 import stat
-import threading
 import time
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from books import Books, House
 
 from rig import KEYS, SECRET, STRANGER
 from scibox.core import secret as secrets
 from scibox.core.errors import KeysUnavailable, OperatorError, Unauthorized
-from scibox.core.events import Event, Notice
 from scibox.core.types import Key
 from scibox.gate import keywatch
 from scibox.gate.keyring import KeyRing
-from scibox.gate.keywatch import KeyWatch
 from scibox.service import admin
 from scibox.service.revocation import Revocation
 from scibox.store.keys import KeyStore, Known
-from scibox.store.revoked import Revoked
 from scibox.store.sql import DatabaseAway, NewerSchema
 
 NOW = 1_800_000_000.0
-
-
-class Books:
-    """A database of keys in memory that goes away, hangs and comes back as the test wants."""
-
-    def __init__(self, keys: Mapping[str, Key] = KEYS) -> None:
-        self.known = Known(keys)
-        self.number = 1
-        self.trouble: Exception | None = None
-        self.answers = threading.Event()
-        self.answers.set()
-        self.asked = 0
-        self.loaded = 0
-        self.ended: dict[str, float] = {}
-        self.used: dict[str, float] = {}
-
-    def change(self) -> int:
-        self.asked += 1
-        self._work()
-        return self.number
-
-    def load(self) -> tuple[int, Known]:
-        self.loaded += 1
-        self._work()
-        return self.number, self.known
-
-    def end(self, ends: Mapping[str, float]) -> None:
-        self._work()
-        self.ended |= ends
-
-    def note_uses(self, used: Mapping[str, float]) -> None:
-        self._work()
-        self.used |= used
-
-    def put(self, known: Known) -> None:
-        self.known = known
-        self.number += 1
-
-    def _work(self) -> None:
-        self.answers.wait(30)
-        if self.trouble is not None:
-            raise self.trouble
-
-
-class House:
-    """A data folder, and what watches keys in it."""
-
-    def __init__(self, folder: Path, source: KeyStore | Books) -> None:
-        self.folder = folder
-        self.events: list[Event] = []
-        self.revoked = Revoked(folder / "revoked")
-        self.watch = KeyWatch(source, self.revoked, folder / "keys.snapshot", self.events.append)
-        self.ring = self.watch.ring
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[KeyRing]:
-        task = asyncio.create_task(self.watch.run())
-        try:
-            await self.watch.started()
-            yield self.ring
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self.watch.stop()
-
-    @property
-    def notices(self) -> list[str]:
-        return [event.message for event in self.events if isinstance(event, Notice)]
 
 
 async def until(ring: KeyRing, secret: str, *, opens: bool, within_s: float = 1.0) -> None:
@@ -144,7 +71,7 @@ async def test_a_rotated_key_has_two_secrets_for_a_while(tmp_path: Path, place: 
 
 
 async def test_a_flood_of_invented_keys_costs_a_few_questions(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     async with house.running() as ring:
         await house.watch.refresh()
@@ -161,7 +88,7 @@ async def test_a_flood_of_invented_keys_costs_a_few_questions(tmp_path: Path) ->
 
 
 async def test_known_keys_work_while_the_database_is_away_and_it_heals(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     await house.watch.look()
     for trouble in (DatabaseAway("disk I/O error"), NewerSchema("keys.db", 9, 2)):
@@ -182,7 +109,7 @@ async def test_known_keys_work_while_the_database_is_away_and_it_heals(tmp_path:
 
 async def test_a_database_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keywatch, "SLOW_S", 0.3)
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     async with house.running() as ring:
         await house.watch.refresh()
@@ -203,7 +130,7 @@ async def test_a_database_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: p
 
 
 async def test_a_start_without_the_database_knows_its_callers(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     await House(tmp_path, books).watch.look()
     books.trouble = DatabaseAway("unreachable")
     house = House(tmp_path, books)
@@ -220,7 +147,7 @@ async def test_a_start_without_the_database_knows_its_callers(tmp_path: Path) ->
 
 
 async def test_a_torn_snapshot_is_none(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     await House(tmp_path, books).watch.look()
     content = (tmp_path / "keys.snapshot").read_bytes()
     for torn in (b"", content[: len(content) // 2], b"{}", b"[]"):
@@ -232,7 +159,7 @@ async def test_a_torn_snapshot_is_none(tmp_path: Path) -> None:
 
 
 async def test_a_first_start_without_the_database_refuses_nobody(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     books.trouble = DatabaseAway("unreachable")
     house = House(tmp_path, books)
     await house.watch.look()
@@ -247,7 +174,7 @@ async def test_a_first_start_without_the_database_refuses_nobody(tmp_path: Path)
 
 
 async def test_tables_of_a_newer_version_end_a_start(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     books.trouble = NewerSchema("keys.db", 9, 2)
     house = House(tmp_path, books)
     await house.watch.look()
@@ -256,7 +183,7 @@ async def test_tables_of_a_newer_version_end_a_start(tmp_path: Path) -> None:
 
 
 async def test_a_database_that_has_lost_its_keys_is_away(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     await house.watch.look()
     books.put(Known({}))
@@ -268,7 +195,7 @@ async def test_a_database_that_has_lost_its_keys_is_away(tmp_path: Path) -> None
 
 async def test_a_revoked_key_stays_so_whatever_comes_back(tmp_path: Path) -> None:
     """A snapshot and a database from before the revocation."""
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     await house.watch.look()
     before = (tmp_path / "keys.snapshot").read_bytes()
@@ -287,7 +214,7 @@ async def test_a_revoked_key_stays_so_whatever_comes_back(tmp_path: Path) -> Non
 
 
 async def test_a_replaced_secret_stays_so_whatever_comes_back(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     digest = secrets.digest(SECRET)
     books.put(Known(KEYS, ends={digest: NOW + 5.0004}))
     house = House(tmp_path, books)
@@ -331,7 +258,7 @@ async def test_revoking_without_the_database_works_at_once_and_is_told_later(
 
 
 async def test_uses_are_written_now_and_then_and_at_the_end(tmp_path: Path) -> None:
-    books = Books()
+    books = Books(KEYS)
     house = House(tmp_path, books)
     async with house.running() as ring:
         ring.find(SECRET, NOW)

@@ -1,13 +1,14 @@
 import asyncio
 import json
 from dataclasses import replace
+from typing import NoReturn
 
 import httpx
 import pytest
 
-from rig import CHAT, EXPIRED, LIMITED, REVOKED, SECRET, rig
+from rig import CHAT, EXPIRED, LIMITED, REVOKED, SECRET, Models, rig
 from scibox.http import app
-from scibox.http.info import State
+from scibox.service.status import Status
 
 
 def with_secret(secret: str) -> dict[str, str]:
@@ -178,11 +179,13 @@ async def test_swagger_needs_nothing_from_elsewhere() -> None:
 
 
 async def test_a_crash_tells_the_client_that_the_connection_ends() -> None:
-    def crash() -> State:
-        raise RuntimeError
+    class Broken(Status):
+        @property
+        def state(self) -> NoReturn:
+            raise RuntimeError
 
     async with rig() as r:
-        front = app.build(replace(r.door, state=crash))
+        front = app.build(replace(r.door, status=Broken(r.gate, Models([]), "0")))
         transport = httpx.ASGITransport(front, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.get("/health")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -9,7 +10,8 @@ import pytest
 from jobs import jsonl, line, start, until_over, upload
 from starlette.routing import Route
 
-from rig import COLLEAGUE, OPERATOR, SECRET, STRANGER, Rig, rig
+from rig import CHAT, COLLEAGUE, OPERATOR, SECRET, STRANGER, Rig, rig
+from scibox.engines.fake_script import Script
 from scibox.http import paths
 
 # Who asks, and whether an object of SECRET's owner is there for them. An operator is bound too: what callers
@@ -119,3 +121,37 @@ async def test_a_key_sees_itself_and_only_operators_see_all(role: str) -> None:
     expected = 200 if role == "operator" else 403
     assert [answer.status_code for answer in (listed, single, owner)] == [expected] * 3
     assert (role == "operator") == (others[0]["id"] in listed.text + single.text)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_usage_and_the_queue_are_the_owners(role: str) -> None:
+    secret, is_theirs = ROLES[role]
+    async with rig() as r:
+        failed = await r.client.post("/v1/chat/completions", json={**CHAT, "model": "vectors"})
+        assert failed.status_code == 400
+        too_long = {"model": "chatty", "messages": [{"role": "user", "content": "word " * 20_000}]}
+        await r.client.post("/v1/chat/completions", json=too_long)
+        r.engine.script = Script(first_chunk_delay_s=30)
+        running = asyncio.create_task(r.client.post("/v1/chat/completions", json=CHAT))
+        async with asyncio.timeout(10):
+            while not r.engine.in_flight:
+                await asyncio.sleep(0.01)
+        told = {
+            path: await r.client.get(path, headers=bearer(secret))
+            for path in ("/v1/usage", "/v1/usage/errors", "/v1/queue")
+        }
+        for query in ("owners=team", "owner=team"):  # no parameter widens what is shown
+            wider = await r.client.get(f"/v1/usage?{query}", headers=bearer(secret))
+            assert is_theirs or wider.status_code == 400 or "key_full" not in wider.text
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    assert {answer.status_code for answer in told.values()} == {200}
+    counts = [
+        result["num_model_requests"]
+        for bucket in told["/v1/usage"].json()["data"]
+        for result in bucket["results"]
+    ]
+    assert bool(counts) == is_theirs
+    assert bool(told["/v1/usage/errors"].json()["data"]) == is_theirs
+    assert [call["status"] for call in told["/v1/queue"].json()["data"]] == ["running"] * is_theirs

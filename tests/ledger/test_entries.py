@@ -9,7 +9,7 @@ from ledger_world import FOREVER, agree
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, DAY_S, HOUR_S, Dimension, Scope
+from scibox.core.sums import CELL, DAY_S, HOUR_S, MONTH_S, Dimension, Scope
 from scibox.core.types import Ending, Usage
 from scibox.store.entries import EntryStore, Mark, Origin
 from scibox.store.sql import Sql
@@ -72,7 +72,8 @@ def test_sums_of_any_range_by_anything_are_those_of_its_entries(
     wanted: dict[arithmetic.Group, arithmetic.Sums] = {}
     for one in filter(scope.has, some):
         wanted.setdefault(arithmetic.group(one, by), arithmetic.Sums()).add(arithmetic.of(one))
-    spans = arithmetic.spans(scope.since, scope.until, in_days="hour" not in by)
+    finest_s = HOUR_S if "hour" in by else DAY_S if "day" in by else MONTH_S
+    spans = arithmetic.spans(scope.since, scope.until, finest_s)
 
     assert store.sums(spans, by, scope, "node")[0] == wanted
 
@@ -99,7 +100,7 @@ def test_after_a_close_nothing_of_that_journal_counts(store: EntryStore) -> None
 
 
 def test_what_no_database_could_hold_is_bounded(store: EntryStore) -> None:
-    wild = entry(1, owner="a\0b", usage=Usage(2**70, -5, 2**63, 1), texts=2**80, code="\0")
+    wild = entry(1, opened_at=1e18, owner="a\0b", usage=Usage(2**70, -5, 2**63, 1), texts=2**80, code="\0")
     put(store, wild)
     [held] = store.entries(FOREVER)
 
@@ -145,8 +146,8 @@ def test_a_report_reads_sums_and_never_entries(store: EntryStore, sql: Sql) -> N
     put(store, *(entry(number) for number in range(50)))
     with sql.writing() as db:
         db.run("DELETE FROM entries")
-    spans = arithmetic.spans(BEGAN, BEGAN + 30 * DAY_S, in_days=True)
+    spans = arithmetic.spans(BEGAN, BEGAN + 30 * DAY_S, MONTH_S)
     found, _ = store.sums(spans, ("owner",), Scope(BEGAN, BEGAN + 30 * DAY_S), "node")
 
     assert sum(sums.calls for sums in found.values()) == 50
-    assert [span.width_s for span in spans] == [DAY_S]
+    assert [span.width_s for span in spans] == [MONTH_S]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_entries import entry, opened
@@ -279,17 +280,53 @@ def test_a_feeder_that_is_quicker_than_the_writer_misses_nothing(store: EntrySto
 
 
 def test_what_another_feeder_did_meanwhile_is_known(store: EntryStore, tmp_path: Path) -> None:
-    journal = Journal(tmp_path, lambda event: None)
+    journal = Journal(tmp_path, lambda event: None, segment_bytes=1024)
     journal.opened(opened(1))
     first, second = (Feeder(tmp_path, store, lambda event: None, keep_s=1e12) for _ in range(2))
     first.feed()
     first.let_go()
-    journal.ended(entry(1))
-    second.feed()
+    for number in range(1, 9):
+        journal.ended(entry(number))
+    second.feed()  # and deletes where the first call has begun and ended
     second.let_go()
     store.remove_before(2.0**40)
     journal.close()
     first.feed()
     first.let_go()
 
-    agree(store, [entry(1)])
+    agree(store, [entry(number) for number in range(1, 9)])
+
+
+async def test_postgres_away_at_the_start_then_hanging_then_started_anew(tmp_path: Path) -> None:
+    port = servers.free_port()
+    with servers.folder("pg") as folder:
+        with servers.postgres(folder, port) as server:
+            sql = Sql(servers.new_database(server.url), LEDGER, 1.0)
+        store, journal = EntryStore(sql), Journal(tmp_path, lambda event: None)
+        feeder = Feeder(tmp_path, store, lambda event: None, keep_s=1e12, period_s=0.05, retry_s=0.1)
+
+        def call(first: int) -> None:
+            for number in range(first, first + 20):
+                journal.ended(entry(number))
+
+        call(0)
+        feeder.start()
+        wait_until(lambda: feeder.trouble)
+        with servers.postgres(folder, port) as server:
+            wait_until(lambda: not feeder.trouble)
+            server.pause()
+            call(20)
+            wait_until(lambda: feeder.trouble)
+            server.go_on()
+            wait_until(lambda: not feeder.trouble)
+        call(40)
+        wait_until(lambda: feeder.trouble)
+        with servers.postgres(folder, port):
+            wait_until(lambda: not feeder.trouble)
+            call(60)
+            journal.close()
+            await feeder.stop(30.0)
+            held = [one.request_id for one in store.entries(FOREVER)]
+            assert held == [entry(number).request_id for number in range(80)]
+            agree(store, [entry(number) for number in range(80)])
+        sql.close()

@@ -317,3 +317,40 @@ def test_refusals_for_lack_of_room_take_no_room(rig: Rig) -> None:
     rig.journal.ended(entry(2, outcome=Ending.REFUSED, code="insufficient_quota"))
 
     assert rig.journal.waiting == 2
+
+
+def test_a_file_that_is_broken_for_ever_is_left_for_the_next_one(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, most_waiting=9)
+    rig.journal.ended(entry(1))
+    assert rig.journal._segment
+    rig.files.bad, rig.files.error = {rig.journal._segment.path.stat().st_ino}, errno.EIO
+    rig.journal.ended(entry(2))
+    rig.at += 1.0
+    rig.journal.check()
+    rig.files.bad = set()
+
+    assert rig.journal.waiting == 0
+    assert told(tmp_path) == [entry(1), entry(2)]
+    rig.journal.close()
+
+
+async def test_who_counts_on_a_sync_that_failed_is_told_also_when_it_came_later(tmp_path: Path) -> None:
+    """Its record is in the file of the failed sync: a later one may succeed and have lost it."""
+    files = FaultyFiles()
+    journal = Journal(tmp_path, lambda event: None, is_strict=True, files=files)
+    files.broken, files.error = {"sync"}, errno.EIO
+    files.may_sync.clear()
+    journal.ended(entry(1))
+    first = asyncio.create_task(journal.settled())
+    await asyncio.to_thread(files.syncing.wait, 30)
+    journal.ended(entry(2))
+    second = asyncio.create_task(journal.settled())
+    await asyncio.sleep(0.01)
+    files.may_sync.set()
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    files.broken = set()
+    journal.ended(entry(3))
+    await asyncio.wait_for(journal.settled(), 10)
+
+    assert [type(one) for one in results] == [StorageUnavailable, StorageUnavailable]
+    journal.close()

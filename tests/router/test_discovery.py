@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +9,7 @@ import pytest
 
 from scibox.core.types import Dialect
 from scibox.engines.fake import FakeEngine
-from scibox.router.discovery import discover
+from scibox.router.discovery import look
 from scibox.router.replica import Replica
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -36,7 +35,7 @@ async def test_dialect_and_context_are_told(
 ) -> None:
     async with engine(owned_by) as (_, address):
         replica = Replica(address, name, dialect=None)
-        await discover(Client(1.0), [replica])
+        await look(Client(1.0), [replica])
 
     assert (replica.dialect, replica.context) == (dialect, context)
 
@@ -46,17 +45,36 @@ async def test_what_the_operator_states_stays() -> None:
         stated = Replica(address, "m", context=100, dialect="vllm")
         context = Replica(address, "m", context=100, dialect=None)
         dialect = Replica(address, "m", dialect="vllm")
-        await discover(Client(1.0), [stated, context, dialect])
+        await look(Client(1.0), [stated, context, dialect])
 
     assert (stated.dialect, stated.context) == ("vllm", 100)
     assert (context.dialect, context.context) == ("llama", 100)
     assert (dialect.dialect, dialect.context) == ("vllm", 4096)
-    assert len(fake.requests) == 3  # a llama-server is asked for its slots too
+    asked = [request for request in fake.requests if request.path == "/v1/models"]
+    assert len(asked) == 3  # also the one of which everything is stated: is it there?
 
 
 async def test_a_server_without_the_list_is_not_asked_again() -> None:
     async with engine("vllm") as (fake, _):
         replica = Replica(Address.parse(f"{fake.address}/other"), "m", dialect=None)
-        await asyncio.wait_for(discover(Client(1.0), [replica]), 2)
+        await look(Client(1.0), [replica])
+        await look(Client(1.0), [replica])
 
     assert replica.dialect == "openai"
+    assert len(fake.requests) == 1
+
+
+async def test_a_server_that_is_away_is_in_trouble_until_it_answers() -> None:
+    async with engine("vllm") as (fake, address):
+        replica = Replica(address, "m", dialect=None)
+        await fake.stop()
+        await look(Client(1.0), [replica])
+        assert replica.trouble
+        since = replica.trouble.since
+        await look(Client(1.0), [replica])
+        assert replica.trouble.since == since
+        await fake.start()
+        await look(Client(1.0), [replica])
+
+    assert replica.trouble is None
+    assert replica.context == 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 from scibox.ledger.files import Files
@@ -17,6 +18,10 @@ class FaultyFiles(Files):
         self.error = errno.ENOSPC
         self.tried = 0
         self.synced = 0
+        self.bad: set[int] = set()  # inodes of files that cannot be written
+        self.syncing = threading.Event()  # set when a sync has begun
+        self.may_sync = threading.Event()
+        self.may_sync.set()
 
     def _fail(self, what: str) -> None:
         if what in self.broken:
@@ -32,6 +37,8 @@ class FaultyFiles(Files):
         super().reserve(descriptor, size_bytes)
 
     def write(self, descriptor: int, data: bytes, at: int) -> None:
+        if os.fstat(descriptor).st_ino in self.bad:
+            raise OSError(self.error, os.strerror(self.error))
         if "half" in self.broken:
             super().write(descriptor, data[: len(data) // 2], at)
             raise OSError(self.error, os.strerror(self.error))
@@ -39,6 +46,8 @@ class FaultyFiles(Files):
         super().write(descriptor, data, at)
 
     def sync(self, descriptor: int) -> None:
+        self.syncing.set()
+        self.may_sync.wait(30)
         self._fail("sync")
         self.synced += 1
         super().sync(descriptor)

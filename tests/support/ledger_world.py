@@ -12,7 +12,7 @@ from ledger_entries import BEGAN, entry, opened
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, Scope, Span, Sums
+from scibox.core.sums import CELL, DAY_S, HOUR_S, LATEST, MONTH_S, Scope, Span, Sums
 from scibox.core.types import Ending, Usage
 from scibox.ledger import frames
 from scibox.ledger.feeder import Feeder
@@ -21,7 +21,7 @@ from scibox.ledger.segments import Segment
 from scibox.store.entries import EntryStore, Mark, Origin
 from scibox.store.sql import DatabaseAway
 
-FOREVER = Scope(0, 2**40)
+FOREVER = Scope(0, LATEST)
 
 
 class Killed(BaseException):
@@ -191,11 +191,14 @@ class World:
 
 
 def agree(store: EntryStore, entries: object) -> None:
-    """The sums of both widths are those of these entries."""
+    """The sums of all widths are those of these entries."""
     wanted = arithmetic.by_cell(entries)  # type: ignore[arg-type]
-    for width, by in ((3600, (*CELL, "hour")), (86400, (*CELL, "day"))):
-        found, _ = store.sums([Span(width, 0, 2**40)], by, FOREVER, "node")  # type: ignore[arg-type]
-        expected = {(*cell, start): sums for (w, start, cell), sums in wanted.items() if w == width}
+    for width, by in ((HOUR_S, (*CELL, "hour")), (DAY_S, (*CELL, "day")), (MONTH_S, CELL)):
+        found, _ = store.sums([Span(width, 0, LATEST)], by, FOREVER, "node")  # type: ignore[arg-type]
+        expected: dict[object, Sums] = {}
+        for (of, start, cell), sums in wanted.items():
+            if of == width:
+                expected.setdefault(cell if width == MONTH_S else (*cell, start), Sums()).add(sums)
         assert set(found) == set(expected)
         for group, sums in expected.items():
             assert same(found[group], sums), (group, found[group], sums)

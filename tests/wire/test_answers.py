@@ -256,3 +256,17 @@ def test_usage_beside_the_last_choice_is_told_alone_too_where_it_was_asked_for(w
     assert (alone["choices"] == []) is wanted
     assert alone["usage"] == {"prompt_tokens": 3}
     assert alone["id"] == "a"
+
+
+def test_an_event_is_a_delta_when_it_says_something() -> None:
+    """Of a stream that breaks off nobody knows the usage, so what it has said is counted."""
+    opening = b'{"choices":[{"index":0,"delta":{"role":"assistant","content":null}}]}'
+    empty = b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}'
+    word = b'{"choices":[{"index":0,"delta":{"content":"a"}}]}'
+    call = b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}'
+    end = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+    stream = answers.Stream(Reading())
+    events = (opening, empty, word, word, call, end, b"[DONE]")
+    chunks = [chunk for event in events for chunk in stream.feed(b"data: " + event + b"\n\n")]
+
+    assert [chunk.deltas for chunk in chunks] == [0, 0, 1, 1, 1, 0, 0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scibox import __version__
 from scibox.core.errors import OperatorError
 
-from . import keys, owners, parts, usage
+from . import keys, owners, parts, status, usage
 
 DESCRIPTION = "One OpenAI-compatible address over your own models."
 
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     keys.add(commands, common)
     owners.add(commands, common)
     usage.add(commands, common)
+    status.add(commands, common)
     return parser
 
 
@@ -58,7 +59,8 @@ def _serve(options: argparse.Namespace) -> int:
     from scibox import app
 
     flags = {"server.host": options.host, "server.port": options.port}
-    return app.serve(parts.config(options, {k: v for k, v in flags.items() if v is not None}))
+    given = {k: v for k, v in flags.items() if v is not None}
+    return app.serve(lambda: parts.config(options, given))
 
 
 def _pull(options: argparse.Namespace) -> int:

@@ -93,8 +93,13 @@ def _scope(options: argparse.Namespace) -> Scope:
 
 def _moment(text: str, now: float, flag: str) -> float:
     """Unix seconds of a date, a time or a time ago; what has no offset is UTC's."""
+    from scibox.core.sums import LATEST
+
     try:
-        return now - parts.seconds(text) if text[-1:] in "smhd" else _date(text)
+        at = now - parts.seconds(text) if text[-1:] in "smhd" else _date(text)
+        if not 0 <= at <= LATEST:
+            raise ValueError(at)
+        return at
     except (argparse.ArgumentTypeError, ValueError, OverflowError):
         raise OperatorError(
             f"{flag} takes a date or a time like 2026-11-01 or 2026-11-01T12:00 (UTC), or a time ago like 7d "

@@ -1,5 +1,6 @@
 """One TOML file and the environment to frozen records; unknown names are errors that name the nearest."""
 
+from scibox.config.changes import Changes, changes, refuse_restarts
 from scibox.config.load import check, load
 from scibox.config.records import (
     Config,
@@ -16,6 +17,7 @@ from scibox.config.records import (
 from scibox.core.types import Kind
 
 __all__ = [
+    "Changes",
     "Config",
     "ConfigError",
     "Deadlines",
@@ -27,6 +29,8 @@ __all__ = [
     "Model",
     "Problem",
     "Server",
+    "changes",
     "check",
     "load",
+    "refuse_restarts",
 ]

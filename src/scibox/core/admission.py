@@ -65,6 +65,15 @@ class Place(Struct, frozen=True):
     allowances: tuple[Allowance, ...] = ()  # of its limits; told to who waits, not in lists
 
 
+class Load(Struct, frozen=True):
+    """How busy a model is: calls that have a slot, and calls that wait for one."""
+
+    model: str
+    slots: int
+    running: int
+    waiting: int
+
+
 class Grant(Struct, frozen=True):
     """The call may start: it holds a slot of that deployment until it leaves."""
 

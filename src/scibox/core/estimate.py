@@ -17,7 +17,6 @@ from .limits import Verdict
 from .parking import Spot
 from .turns import Turns
 
-FIRST_PACE_S, FIRST_HOLD_S = 1 / 60, 5.0  # until a call has ended: 30 LLM tokens per second of a slot
 LEARNED = 0.05  # how much of the pace each ended call makes up: the last twenty or so
 FORESEEN = 4  # calls yet to come that are foreseen for each one that waits
 SOONER = 0.8  # the median of the first of several ends, in parts of its mean
@@ -29,8 +28,9 @@ class Pace:
 
     def __init__(self) -> None:
         self._calls = 0
-        self._hold_s = FIRST_HOLD_S
-        self._cost = FIRST_HOLD_S / FIRST_PACE_S
+        # Nothing is known until a call has ended; a guess would be a hundredfold wrong for many models.
+        self._hold_s = 0.0
+        self._cost = 0.0
 
     def learn(self, hold_s: float, cost: float) -> None:
         """A call has held its slot for so long; `cost` is what it was in the end."""
@@ -40,7 +40,7 @@ class Pace:
         self._cost += part * (cost - self._cost)
 
     def hold_s(self, cost: float) -> float:
-        """How long a call of that cost will hold its slot."""
+        """How long a call of that cost will hold its slot; 0.0 while nothing is known: none is refused."""
         return self._hold_s * cost / self._cost if self._cost else self._hold_s
 
     @property

@@ -23,7 +23,6 @@ from .parking import Parking, Spot
 from .turns import Turns
 
 BATCH_SHARE = 1 / 20
-NONE_SEEN = (0.0, 0)
 RECENT_S = 5.0  # a walk that newcomers are placed by
 FEW = 24  # waiting calls whose order is walked through for each newcomer
 
@@ -137,13 +136,13 @@ class FairQueue:
         """
         walked = walk(self._ranks.values(), self._running.values(), self.slots, self._pace, now)
         places: list[Place] = []
-        seen: dict[Flow, tuple[float, int]] = {}
+        etas_s: dict[Flow, list[float]] = {}
         for number, (call, eta_s) in enumerate(islice(walked, most), 1):
             places.append(Place(call.wish.call_id, self.model, number, eta_s, now - call.entered_at))
-            seen[call.flow] = eta_s, seen.get(call.flow, NONE_SEEN)[1] + 1
-        for flow, (eta_s, calls) in seen.items():
-            flow.walked = Walked(now, eta_s, calls)
-            flow.come_since = flow.waiting - calls
+            etas_s.setdefault(call.flow, []).append(eta_s)
+        for flow, seen_s in etas_s.items():
+            flow.walked = Walked(now, seen_s[0], seen_s[-1], len(seen_s))
+            flow.come_since = flow.waiting - len(seen_s)
         return places
 
     def estimate(self, call_id: str, now: float) -> Place | None:

@@ -82,15 +82,19 @@ class Line:
 
 
 class Walked(NamedTuple):
-    """What the last walk found of an owner: when, how long its last call would wait, how many it had."""
+    """What the last walk found of an owner: when, how long its first and last call would wait, how many."""
 
     at: float
+    first_eta_s: float
     last_eta_s: float
     calls: int
 
     def eta_s(self, behind: int, now: float) -> float:
         """How long a call waits that is so many behind the last one then."""
-        return max(0.0, self.last_eta_s + self.at - now) + behind * self.last_eta_s / self.calls
+        pace_s = self.last_eta_s
+        if self.calls > 1:
+            pace_s = (self.last_eta_s - self.first_eta_s) / (self.calls - 1)
+        return max(0.0, self.last_eta_s + self.at - now) + behind * pace_s
 
 
 class Flow:
@@ -127,7 +131,7 @@ class Flow:
         self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
         self.waiting = 0
         self.running = 0
-        self.walked = Walked(-math.inf, 0.0, 0)
+        self.walked = Walked(-math.inf, 0.0, 0.0, 0)
         self.come_since = 0  # calls that came since that walk
         self.bias = Bias()  # of the waits told at entry
         self.gap_s = math.inf  # between its calls' coming

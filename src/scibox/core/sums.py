@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
 
+from . import quotas
 from .entries import Entry
 
 Dimension = Literal["owner", "key", "model", "kind", "endpoint", "outcome", "day", "hour"]
@@ -15,7 +17,9 @@ Cell = tuple[str, str, str, str, str, str]
 
 HOUR_S = 3600
 DAY_S = 86_400
-WIDTHS_S = (HOUR_S, DAY_S)  # sums are kept for both: a year's report need not read every hour
+MONTH_S = 31 * DAY_S  # a name for it: months are as long as they are
+WIDTHS_S = (HOUR_S, DAY_S, MONTH_S)  # sums are kept for each: a year's report need not read every hour
+LATEST = 253_370_764_800  # the year 9999: no time that anything could handle comes later
 CELL: tuple[Dimension, ...] = ("owner", "key", "model", "kind", "endpoint", "outcome")
 
 
@@ -72,8 +76,19 @@ class Scope(Struct, frozen=True):
 
 
 def start(at: float, width_s: int) -> int:
-    """When the hour or the day (UTC) began in which that is."""
-    return int(at // width_s) * width_s
+    """When the hour, day or month (UTC) began in which that is."""
+    return _month(int(at // DAY_S)) if width_s == MONTH_S else int(at // width_s) * width_s
+
+
+def after(at: int, width_s: int) -> int:
+    """The first start of an hour, day or month that is not before that."""
+    begin = start(at, width_s)
+    return begin if begin == at else start(begin + width_s, width_s)
+
+
+@lru_cache(maxsize=1024)
+def _month(day: int) -> int:
+    return int(quotas.span("month", day * DAY_S)[0])
 
 
 def of(entry: Entry) -> Sums:
@@ -116,11 +131,23 @@ def group(entry: Entry, by: Iterable[Dimension]) -> Group:
     return tuple(values[dimension] for dimension in by)
 
 
-def spans(since: int, until: int, *, in_days: bool) -> list[Span]:
-    """The fewest cells that make up the time between two whole hours; with `in_days` days where they fit."""
-    first, last = -(-since // DAY_S) * DAY_S, until // DAY_S * DAY_S
-    if not in_days or first >= last:
-        pieces = [Span(HOUR_S, since, until)]
-    else:
-        pieces = [Span(HOUR_S, since, first), Span(DAY_S, first, last), Span(HOUR_S, last, until)]
-    return [piece for piece in pieces if piece.since < piece.until]
+def spans(since: int, until: int, finest_s: int) -> list[Span]:
+    """The fewest cells that make up the time between two whole hours, none wider than `finest_s`."""
+    pieces = [Span(HOUR_S, since, until)]
+    for width_s in (DAY_S, MONTH_S):
+        if width_s <= finest_s:
+            pieces = [part for piece in pieces for part in _widened(piece, width_s)]
+    return pieces
+
+
+def _widened(piece: Span, width_s: int) -> list[Span]:
+    """The same time, its middle in wider cells where whole ones fit."""
+    first, last = after(piece.since, width_s), start(piece.until, width_s)
+    if first >= last:
+        return [piece] if piece.since < piece.until else []
+    parts = (
+        Span(piece.width_s, piece.since, first),
+        Span(width_s, first, last),
+        Span(piece.width_s, last, piece.until),
+    )
+    return [part for part in parts if part.since < part.until]

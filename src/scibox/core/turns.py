@@ -225,10 +225,10 @@ class Turns:
     def _top(self) -> Flow | None:
         heap = self._heap
         while heap:
-            counter, _, entry, flow = heap[0]
+            counter, turn, entry, flow = heap[0]
             if entry != flow.entry:
                 heapq.heappop(heap)
-            elif counter < flow.counter:
+            elif counter < flow.counter or turn != flow.last_turn:
                 heapq.heappop(heap)
                 self._push(flow)
             else:

@@ -23,7 +23,7 @@ class Ending(Enum):
     FINISHED = "finished"
     REFUSED = "refused"  # an error of the caller's, or a limit, before a replica has answered
     REVOKED = "revoked"  # its key was revoked while it waited or ran
-    INTERRUPTED = "interrupted"  # the service itself died; written when it starts again
+    INTERRUPTED = "interrupted"  # the service stopped and could not wait for it, or died
     UPSTREAM_ERROR = "upstream_error"
     CLIENT_GONE = "client_gone"
     DEADLINE = "deadline"

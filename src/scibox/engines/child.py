@@ -1,4 +1,4 @@
-"""What every engine child does first: read its settings, and tie its life to the parent's.
+"""What every child process does first: read its settings, and tie its life to the parent's.
 
 The parent writes one line of JSON to stdin and keeps the pipe open. End of file on stdin means that the
 parent is gone, however it went (the kernel closes the pipe also after `kill -9`), so the child ends at once.
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -25,7 +26,9 @@ LAST_WORD = "scibox: "  # begins the line that says why; native libraries write 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
-def begin(settings_type: type[Settings]) -> Settings:
+def begin(
+    settings_type: type[Settings], dec_hook: Callable[[type, object], object] | None = None
+) -> Settings:
     """The settings from stdin; from now on the process ends with its parent, and leaves Ctrl-C to it.
 
     Ends the process with `EXIT_BAD_SETTINGS` and a sentence on stderr when the line is not such settings.
@@ -39,7 +42,7 @@ def begin(settings_type: type[Settings]) -> Settings:
     if os.getppid() != parent:  # it went before prctl took hold
         os._exit(EXIT_ORPHANED)
     try:
-        settings = msgspec.json.decode(line, type=settings_type)
+        settings = msgspec.json.decode(line, type=settings_type, dec_hook=dec_hook)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         fail(f"The engine's settings cannot be read: {error}", EXIT_BAD_SETTINGS)
     threading.Thread(target=_wait_for_eof, args=(sys.stdin.fileno(),), name="lifeline", daemon=True).start()

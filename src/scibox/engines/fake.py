@@ -11,7 +11,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import msgspec
 
 from scibox.engines.child import begin
 from scibox.engines.fake_answers import answer, reset
-from scibox.engines.fake_script import Answered, Broken, Received, Script
+from scibox.engines.fake_dialect import Usage
+from scibox.engines.fake_script import Answered, Broken, Left, Received, Running, Script
 
 
 class FakeEngine:
@@ -28,8 +29,9 @@ class FakeEngine:
 
     `script` holds for every call; scripts in `next_scripts` are used up first, one per call. A call is one
     of chat and embeddings; `in_flight`, `abandoned` (the client left early), `broken` (by the script) and
-    `answers` count calls, `requests` holds everything that came, models and health too. `prompt_end` is what
-    its chat template writes last, `owned_by` what it says of itself in `/v1/models`.
+    `answers` count calls, `requests` holds everything that came, models and health too; `report` hears of
+    each call's end. `prompt_end` is what its chat template writes last, `owned_by` what it says of itself in
+    `/v1/models`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FakeEngine:
         loading: bool = False,
         prompt_end: str = "",
         owned_by: str = "scibox",
+        report: Callable[[Answered | Left], None] | None = None,
     ) -> None:
         self.address = address
         self.name = name
@@ -55,6 +58,7 @@ class FakeEngine:
         self.owned_by = owned_by
         self.requests: list[Received] = []
         self.answers: list[Answered] = []
+        self._report = report
         self.in_flight = 0
         self.abandoned = 0
         self.broken = 0
@@ -102,19 +106,29 @@ class FakeEngine:
         return self.next_scripts.popleft() if self.next_scripts else self.script
 
     @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self, request: Received) -> Iterator[Running]:
         """Count a call while it runs, and how it ended when it did not end well."""
         self.in_flight += 1
+        running = Running(request.headers.get("x-request-id", ""))
         try:
-            yield
+            yield running
         except Broken:
             self.broken += 1
             raise
         except (asyncio.CancelledError, ConnectionError):
             self.abandoned += 1
+            if self._report:
+                self._report(Left(running.request_id, running.completion_tokens))
             raise
         finally:
             self.in_flight -= 1
+
+    def answered(self, id: str, usage: Usage, running: Running) -> None:  # noqa: A002 - as the wire has it
+        """The last byte of an answer was handed to the socket."""
+        answered = Answered(id, usage, running.request_id)
+        self.answers.append(answered)
+        if self._report:
+            self._report(answered)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.script.refuse:

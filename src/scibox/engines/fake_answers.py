@@ -11,7 +11,7 @@ import msgspec
 
 from scibox.engines import fake_completions as completions
 from scibox.engines import fake_dialect as dialect
-from scibox.engines.fake_script import Answered, Broken, Fault, Received, Script
+from scibox.engines.fake_script import Broken, Fault, Received, Running, Script
 
 if TYPE_CHECKING:
     from scibox.engines.fake import FakeEngine
@@ -69,7 +69,7 @@ async def _chat(engine: FakeEngine, writer: asyncio.StreamWriter, request: Recei
     completion = dialect.complete(
         body, script, model=engine.name, created=engine.created, number=len(engine.requests)
     )
-    await _play(engine, writer, script, completion, body)
+    await _play(engine, writer, request, completion, body, script=script)
 
 
 async def _completion(engine: FakeEngine, writer: asyncio.StreamWriter, request: Received) -> None:
@@ -78,17 +78,19 @@ async def _completion(engine: FakeEngine, writer: asyncio.StreamWriter, request:
     completion = completions.complete(
         body, script.chunks, model=engine.name, created=engine.created, number=len(engine.requests)
     )
-    await _play(engine, writer, script, completion, body)
+    await _play(engine, writer, request, completion, body, script=script)
 
 
 async def _play(
     engine: FakeEngine,
     writer: asyncio.StreamWriter,
-    script: Script,
+    request: Received,
     completion: Completion,
     body: dialect.ChatBody | completions.CompletionBody,
+    *,
+    script: Script,
 ) -> None:
-    with engine.call():
+    with engine.call(request) as running:
         if completion.usage.prompt_tokens >= engine.context:
             await _send(writer, 400, _too_long(completion.usage.prompt_tokens, engine.context))
             return
@@ -98,17 +100,17 @@ async def _play(
             return
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
-            await _Stream(writer, script).play(completion, usage)
+            await _Stream(writer, script, running).play(completion, usage)
         else:
             await asyncio.sleep(script.chunk_delay_s * len(completion.deltas))
             await _send_whole(writer, script, completion.json())
-        engine.answers.append(Answered(completion.id, completion.usage))
+        engine.answered(completion.id, completion.usage, running)
 
 
 async def _embeddings(engine: FakeEngine, writer: asyncio.StreamWriter, request: Received) -> None:
     body = msgspec.json.decode(request.body, type=dialect.EmbeddingsBody)
     script = engine.take_script()
-    with engine.call():
+    with engine.call(request) as running:
         await _delay(writer, script)
         if script.status != 200 or script.html_with_200 or script.body is not None:
             await _send_scripted(writer, script)
@@ -119,20 +121,20 @@ async def _embeddings(engine: FakeEngine, writer: asyncio.StreamWriter, request:
             return
         text, usage = dialect.embed(body, model=engine.name, dimensions=engine.dimensions)
         await _send_whole(writer, script, text)
-        engine.answers.append(Answered(f"embd-fake{len(engine.requests)}", usage))
+        engine.answered(f"embd-fake{len(engine.requests)}", usage, running)
 
 
 async def _rerank(engine: FakeEngine, writer: asyncio.StreamWriter, request: Received) -> None:
     body = msgspec.json.decode(request.body, type=dialect.RerankBody)
     script = engine.take_script()
-    with engine.call():
+    with engine.call(request) as running:
         await _delay(writer, script)
         if script.status != 200 or script.html_with_200 or script.body is not None:
             await _send_scripted(writer, script)
             return
         text, usage = dialect.rerank(body, model=engine.name, dimensions=engine.dimensions)
         await _send_whole(writer, script, text)
-        engine.answers.append(Answered(f"rerank-fake{len(engine.requests)}", usage))
+        engine.answered(f"rerank-fake{len(engine.requests)}", usage, running)
 
 
 def _too_long(prompt_tokens: int, context: int) -> bytes:
@@ -183,9 +185,10 @@ async def _strike(writer: asyncio.StreamWriter, fault: Fault) -> None:
 class _Stream:
     """One server-sent event stream in HTTP chunks, one per event unless the script splits them."""
 
-    def __init__(self, writer: asyncio.StreamWriter, script: Script) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, script: Script, running: Running) -> None:
         self.writer = writer
         self.script = script
+        self.running = running
         self.begun = False
 
     async def play(self, completion: Completion, include_usage: bool) -> None:
@@ -198,6 +201,7 @@ class _Stream:
                 await asyncio.sleep(script.chunk_delay_s)
             opening = completion.opening() if index == 0 else []
             await self._write(*opening, *events)
+            self.running.completion_tokens = index + 1
         if script.fault is not None:
             await self._fail(script.fault)
         await self._write(*([] if completion.deltas else completion.opening()))

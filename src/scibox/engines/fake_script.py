@@ -56,6 +56,23 @@ class Answered:
 
     id: str
     usage: Usage
+    request_id: str = ""  # the caller's, from `x-request-id`
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A call whose client left before its answer was whole, after so many LLM tokens."""
+
+    request_id: str
+    completion_tokens: int
+
+
+@dataclass(slots=True)
+class Running:
+    """A call that is being answered, and how much of it has been said."""
+
+    request_id: str
+    completion_tokens: int = 0
 
 
 class Broken(Exception):

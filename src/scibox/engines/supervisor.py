@@ -31,11 +31,15 @@ MAX_SOCKET_PATH = 107  # bytes; sun_path of unix(7) less its NUL
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: `python -m <module>` with one line of JSON on stdin, `env` over the parent's own."""
+    """What to run: `python -m <module>` with one line of JSON on stdin, `env` over the parent's own.
+
+    It inherits the descriptors `keeps` under their own numbers.
+    """
 
     module: str
     settings: bytes
     env: Mapping[str, str] = field(default_factory=dict)
+    keeps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,20 @@ class Supervisor:
         *,
         report: Callable[[EngineEvent], None],
         ready_timeout_s: float = 120.0,
+        kind: str = "engine",
     ) -> None:
         self.name = name
+        self._called = f"{kind} {name}"
         self.command = command
         self.socket = socket
         self.restarts = 0
+        self.since = time.time()  # Unix seconds, of the state
+        self.words = ""  # for the operator: why it is in this state, and what to do
         self._report = report
         self._ready_timeout_s = ready_timeout_s
         self._state: State = "stopped"
         self._grace_s = 3.0
+        self._signal = signal.SIGTERM
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._policy = Restarts()
         self._process: asyncio.subprocess.Process | None = None
@@ -98,14 +107,14 @@ class Supervisor:
             return
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
             raise EngineFailed(
-                f"The socket path of the engine {self.name} has more than {MAX_SOCKET_PATH} bytes, which the "
+                f"The socket path of the {self._called} has more than {MAX_SOCKET_PATH} bytes, which the "
                 f"system does not allow: choose a shorter data folder. It is {self.socket}"
             )
         self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._failure, self._policy = None, Restarts()
         self._settled.clear()
         self._enter("starting")
-        self._task = asyncio.create_task(self._keep_alive(), name=f"supervisor of {self.name}")
+        self._task = asyncio.create_task(self._keep_alive(), name=f"supervisor of {self._called}")
 
     async def wait_ready(self) -> None:
         """Wait until `/health` answers 200; raises EngineFailed when it never will."""
@@ -113,16 +122,17 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
 
-    async def stop(self, grace_s: float = 3.0) -> None:
-        """SIGTERM to the child and its children, SIGKILL after `grace_s`; returns when they are gone."""
+    async def stop(self, grace_s: float = 3.0, number: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to the child and its children, SIGKILL after `grace_s`; returns when they are gone."""
         if self._task is None:
             return
         task, self._task = self._task, None
         self._grace_s = grace_s
+        self._signal = number
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if self._failure is None:
-            self._failure = EngineFailed(f"The engine {self.name} was stopped.")
+            self._failure = EngineFailed(f"The {self._called} was stopped.")
         self._enter("stopped")
 
     async def _keep_alive(self) -> None:
@@ -156,7 +166,7 @@ class Supervisor:
             return process.returncode
         finally:
             self._settled.clear()
-            await _end(process, self._grace_s)
+            await _end(process, self._grace_s, self._signal)
             self._process = None
             await reading  # the pipe is at its end: the whole group is gone
 
@@ -168,6 +178,7 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **self.command.env},
+            pass_fds=self.command.keeps,
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -200,6 +211,7 @@ class Supervisor:
 
     def _enter(self, state: State, detail: str = "") -> None:
         self._state = state
+        self.since, self.words = time.time(), _advice(self.name, state, detail)
         if state in ("ready", "failed", "stopped"):
             self._settled.set()
         self._report(EngineEvent(self.name, state, self.pid, self.restarts, detail))
@@ -208,14 +220,26 @@ class Supervisor:
         lines = [line for line in self._lines if line.strip()]
         told = [line.removeprefix(LAST_WORD) for line in lines if line.startswith(LAST_WORD)]
         if code in PERMANENT_CODES and told:
-            return f"The engine {self.name} cannot start: {told[-1]}"
+            return f"The {self._called} cannot start: {told[-1]}"
         end = (
             f"was not ready within {self._ready_timeout_s:g} s"
             if code is None
             else f"ended {_describe(code)}"
         )
         last = "".join(f"\n    {line}" for line in lines[-8:]) or " nothing"
-        return f"The engine {self.name} {end}. It printed last:{last}"
+        return f"The {self._called} {end}. It printed last:{last}"
+
+
+def _advice(name: str, state: State, detail: str) -> str:
+    match state:
+        case "starting":
+            return f"The engine {name} loads its weights; it answers when that is done."
+        case "restarting":
+            return f"{detail}\nIt is started again by itself; if it goes on ending, what it printed says why."
+        case "failed":
+            return f"{detail}\nMend that, then reload the configuration or restart the service."
+        case _:
+            return detail
 
 
 def _describe(code: int) -> str:
@@ -226,11 +250,11 @@ def _describe(code: int) -> str:
     return f"by signal {-code}"
 
 
-async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
+async def _end(process: asyncio.subprocess.Process, grace_s: float, number: signal.Signals) -> None:
     """End the child's whole group, politely first; shielded by nothing, so it must not be cancelled twice."""
     ended = asyncio.ensure_future(process.wait())
     if process.returncode is None:
-        _signal_group(process.pid, signal.SIGTERM)
+        _signal_group(process.pid, number)
         # Not asyncio.timeout: until Python 3.11.3 its end is no TimeoutError in a task that was cancelled
         # before, as ours was by `stop`, and the child would live on.
         await asyncio.wait({ended}, timeout=grace_s)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scibox.core.admission import Allowance, Grant, Place, Subject, Wish
+from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
@@ -110,8 +110,8 @@ class LocalDesk:
         self._slots = slots
         self._clock = clock
         self._now = now
-        self._queue_per_model = queue_per_model
-        self._queue_per_owner = queue_per_owner
+        self.queue_per_model = queue_per_model
+        self.queue_per_owner = queue_per_owner
         self._luck = luck
         self._models: dict[str, _Model] = {}
         self._calls: dict[str, _Call] = {}
@@ -161,6 +161,16 @@ class LocalDesk:
         self._dispatch(model)
         for subject in call.wish.subjects:
             self._wake(subject.name)
+
+    def look(self) -> None:
+        """The slots of models may have changed: start what may start now."""
+        for model in list(self._models.values()):
+            self._dispatch(model)
+
+    def load(self, name: str) -> Load:
+        """How busy a model is."""
+        model = self._model(name)
+        return Load(name, sum(self._slots(name)), model.queue.running, len(model.queue))
 
     async def allowances(self, subjects: Sequence[Subject]) -> Sequence[Allowance]:
         """What is left of these limits."""
@@ -293,9 +303,9 @@ class LocalDesk:
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
         excess_s = place.eta_s - SURE * wish.patience_s
-        if len(queue) > self._queue_per_model or owned > self._queue_per_owner:
-            is_of_owner = owned > self._queue_per_owner
-            bound = self._queue_per_owner if is_of_owner else self._queue_per_model
+        if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
+            is_of_owner = owned > self.queue_per_owner
+            bound = self.queue_per_owner if is_of_owner else self.queue_per_model
             retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)

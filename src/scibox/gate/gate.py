@@ -55,11 +55,16 @@ class Gate:
         self._ring = ring
         self._emit = emit
         self._now = now
+        self.configure(patience_s, background_calls)
+        self._estimates = Estimates()
+        self.is_draining = False
+        self.is_ending = False
+        self._open: dict[str, set[Ticket]] = {}  # by key id
+
+    def configure(self, patience_s: float, background_calls: int) -> None:
+        """How long calls wait that do not say it, and how many run that nobody waits for; from now on."""
         self._patience_s = patience_s
         self._background = Subject("background", Limits(calls_in_flight=background_calls))
-        self._estimates = Estimates()
-        self._is_draining = False
-        self._open: dict[str, set[Ticket]] = {}  # by key id
 
     async def authenticate(self, secret: str) -> Key:
         """The key of a secret, or `Unauthorized`, or `KeysUnavailable`."""
@@ -96,7 +101,11 @@ class Gate:
 
     def drain(self) -> None:
         """Refuse new calls from now on; running ones go on."""
-        self._is_draining = True
+        self.is_draining = True
+
+    def end(self) -> None:
+        """The calls that still run are to be ended now."""
+        self.is_ending = True
 
     async def watch(self) -> None:
         """End the calls of keys that are not valid any more, for ever."""
@@ -115,7 +124,7 @@ class Gate:
         self.in_flight += 1
         self.idle.clear()
         self._open.setdefault(ticket.key.key_id, set()).add(ticket)
-        if self._is_draining:
+        if self.is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
         self.journal.check()
 

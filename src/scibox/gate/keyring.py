@@ -35,6 +35,7 @@ class KeyRing:
         self._listed: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # when each key was last used, by its id; whoever keeps it takes it
         self.trouble: str | None = None  # why the database cannot be asked now
+        self.trouble_since = 0.0
         self.replace(known)
 
     def replace(self, known: Known) -> None:

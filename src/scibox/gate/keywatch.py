@@ -229,6 +229,7 @@ class KeyWatch:
             self._emit(
                 Notice(f"the key database is away ({reason}); known keys go on working", is_warning=True)
             )
+            self.ring.trouble_since = time.time()
         self.ring.trouble = reason
 
     def _regain(self) -> None:

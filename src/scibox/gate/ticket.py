@@ -58,6 +58,7 @@ class Books(Protocol):
 
     desk: Desk
     journal: Journal
+    is_ending: bool  # the calls that still run are ended, since the service stops
 
     def clock(self) -> float:
         """Monotonic seconds."""
@@ -85,7 +86,6 @@ class Ticket:
         "_delivered",
         "_embedded",
         "_generated",
-        "_handed",
         "_has_ended",
         "_has_usage",
         "_others",
@@ -138,7 +138,6 @@ class Ticket:
         self._embedded = (0, 0)  # LLM tokens of the texts that have vectors, and those known before
         self._generated = 0
         self._charged = 0
-        self._handed = 0
         self._delivered = 0
         self._has_ended = False
         self._revoked: Unauthorized | None = None
@@ -191,13 +190,11 @@ class Ticket:
         self._embedded = (self._embedded[0] + prompt_tokens, self._embedded[1] + cached_tokens)
 
     def count(self, chunk: Chunk) -> None:
-        """Note what a chunk says, before it is handed on: who asks for the next has handed this one on."""
+        """Note what a chunk says, before it is handed on."""
         if self.first_chunk_s is None:
             self.first_chunk_s = self._books.clock() - self.opened_clock
-        self._delivered = self._handed
         if chunk.deltas:
             self._generated += chunk.deltas
-            self._handed = self._generated
             if self._generated - self._charged >= CHARGED_AT_ONCE:
                 self._books.desk.charge(self.call.request_id, self._generated - self._charged)
                 self._charged = self._generated
@@ -208,6 +205,10 @@ class Ticket:
             if not self._generated and not self._has_usage:
                 self._generated = len(chunk.data) // BYTES_PER_TOKEN if self.call.kind == "chat" else 0
             self._end(Ending.FINISHED, "")
+
+    def handed_on(self) -> None:
+        """All that was counted has left for the client."""
+        self._delivered = self._generated
 
     async def recorded(self) -> None:
         """Wait until the entry is as safe as it was asked to be."""
@@ -244,7 +245,7 @@ class Ticket:
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        self._end(*_ending(error, is_revoked=self._revoked is not None))
+        self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:
@@ -254,8 +255,6 @@ class Ticket:
         usage = self._final(outcome)
         self._books.desk.leave(self.call.request_id, usage.prompt_tokens + usage.completion_tokens)
         is_whole = outcome is Ending.FINISHED
-        if outcome not in {Ending.CLIENT_GONE, Ending.REVOKED}:
-            self._delivered = self._handed  # who asked for the next chunk has handed the last one on
         call, price = self.call, self.card.price
         entry = Entry(
             request_id=call.request_id,
@@ -283,6 +282,23 @@ class Ticket:
         )
         self._books.ended(self, entry)
 
+    def _ending(self, error: BaseException | None) -> tuple[Ending, str]:
+        """How a call ended and with which code, from what left its `async with`."""
+        code = error.code if isinstance(error, SciBoxError) else ""
+        if error is None:
+            return Ending.FINISHED, ""
+        if isinstance(error, UpstreamTimeout):
+            return Ending.DEADLINE, code
+        if isinstance(error, SciBoxError):
+            is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
+            return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
+        if isinstance(error, Exception):
+            return Ending.INTERNAL_ERROR, code
+        # GeneratorExit and CancelledError: the door has closed the call.
+        if self._revoked is not None:
+            return Ending.REVOKED, "key_revoked"
+        return (Ending.INTERRUPTED, Draining.code) if self._books.is_ending else (Ending.CLIENT_GONE, "")
+
     def _queued_s(self) -> float:
         """Of one that never started, all of its time."""
         return self.grant.waited_s if self.deployment is not None else self._books.clock() - self.opened_clock
@@ -299,19 +315,3 @@ class Ticket:
             self.attempts > 0 and outcome in {Ending.CLIENT_GONE, Ending.REVOKED, Ending.DEADLINE}
         )
         return Usage(self.wish.prompt_tokens, self._generated) if has_worked else Usage()
-
-
-def _ending(error: BaseException | None, *, is_revoked: bool) -> tuple[Ending, str]:
-    """How a call ended and with which code, from what left its `async with`."""
-    code = error.code if isinstance(error, SciBoxError) else ""
-    if error is None:
-        return Ending.FINISHED, ""
-    if isinstance(error, UpstreamTimeout):
-        return Ending.DEADLINE, code
-    if isinstance(error, SciBoxError):
-        is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
-        return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
-    if isinstance(error, Exception):
-        return Ending.INTERNAL_ERROR, code
-    # GeneratorExit and CancelledError: the door closed the call since its client had left.
-    return (Ending.REVOKED, "key_revoked") if is_revoked else (Ending.CLIENT_GONE, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.status import Status
 from scibox.service.usage import Usage
 from scibox.wire import errors
 from scibox.wire.document import openapi
@@ -33,10 +34,11 @@ from .calls import Calls
 from .cors import Cors
 from .files import FileRoutes
 from .front import Front
-from .info import Info, State
+from .info import Info
 from .key import KeyRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
+from .running import Reload, RunningRoutes
 from .splitting import Splitting
 from .usage import UsageRoutes
 
@@ -50,7 +52,7 @@ _POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What the door needs to know. `state` says whether every engine is ready; `ending` ends all calls."""
+    """What the door needs to know. `ending` ends all calls; `reload` takes over a changed configuration."""
 
     pipeline: Pipeline
     files: Files
@@ -58,9 +60,9 @@ class Door:
     office: Office
     usage: Usage
     emit: Emit
-    state: Callable[[], State]
+    status: Status
+    reload: Reload
     ending: asyncio.Event
-    version: str
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
@@ -95,13 +97,16 @@ def build(door: Door) -> Front:
         },
     )
     app.router.redirect_slashes = False
-    return Front(app, routes, Cors(door.cors_origins))
+    return Front(
+        app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving
+    )
 
 
 def api(door: Door) -> list[BaseRoute]:
     """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
-    info = Info(door.pipeline, door.state, door.version)
+    info = Info(door.pipeline, door.status)
     usage = UsageRoutes(door.pipeline, door.usage)
+    running = RunningRoutes(door.status, door.reload)
     splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
 
     def calls(path: str, face: Face) -> Calls:
@@ -130,14 +135,18 @@ def api(door: Door) -> list[BaseRoute]:
         Route("/queue", info.queue),
         *KeyRoutes(door.pipeline, door.office, door.emit, may_rotate=door.may_rotate).routes(),
         Route("/health", info.health),
+        Route("/ready", info.ready),
         *usage.routes(),
-        *operator_only(door.pipeline, [*AdminRoutes(door.office, door.emit).lines(), *usage.lines()]),
+        *operator_only(
+            door.pipeline,
+            [*AdminRoutes(door.office, door.emit).lines(), *usage.lines(), *running.lines()],
+        ),
     ]
 
 
 def _pages(door: Door) -> list[BaseRoute]:
     """Swagger UI at `/` and the document that it shows."""
-    document = openapi.render(door.version)
+    document = openapi.render(door.status.version)
     index = (STATIC / "index.html").read_bytes()
     security = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,12 +18,26 @@ from .request import header
 _OWN_ID = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
 
 
+class Entrance:
+    """What is served now; a reload puts another application in its place, requests under way keep theirs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        await self.app(scope, receive, send)
+
+
 class Front:
     """The outermost application: middleware, and nothing that knows of keys, models or limits."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], cors: Cors) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Sequence[BaseRoute], cors: Cors, is_draining: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._cors = cors
+        self._is_draining = is_draining
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +45,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._cors)
+        request = _Request(scope, receive, send, self._cors, self._is_draining)
         if scope["method"] == "OPTIONS":
             methods = paths.methods(self.routes, scope)
             if methods:
@@ -43,7 +57,10 @@ class Front:
 class _Request:
     """One request on its way in, and the headers that its answer carries."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, cors: Cors) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, cors: Cors, is_draining: Callable[[], bool]
+    ) -> None:
+        self._is_draining = is_draining
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -91,7 +108,7 @@ class _Request:
         own_id = header(self._scope, b"x-client-request-id") or header(self._scope, b"x-request-id")
         if _OWN_ID.fullmatch(own_id):
             headers.append((b"x-client-request-id", own_id.encode()))
-        if self._awaits_continue:
+        if self._awaits_continue or self._is_draining():  # a kept connection would only lead to a refusal
             headers.append((b"connection", b"close"))
         return headers
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from scibox.core.errors import NotFound
 from scibox.service.pipeline import Pipeline
+from scibox.service.status import Status
 from scibox.wire import info, waiting
 
 from .request import bearer
 
-State = Literal["ok", "starting"]
+RETRY_AFTER_S = 5  # of /ready; load balancers ask about as often
 
 
 class Info:
-    """Answers about the service itself. `state` says "ok" or "starting"."""
+    """Answers about the service itself."""
 
-    def __init__(self, pipeline: Pipeline, state: Callable[[], State], version: str) -> None:
+    def __init__(self, pipeline: Pipeline, status: Status) -> None:
         self._pipeline = pipeline
-        self._state = state
-        self._version = version
+        self._status = status
 
     async def health(self, request: Request) -> Response:
-        """Whether the service lives; needs no key."""
-        return _json(info.render_health(self._state(), self._version))
+        """Whether the service lives; needs no key. Only a deadlock makes it fail."""
+        return _json(info.render_health(self._status.state, self._status.version))
+
+    async def ready(self, request: Request) -> Response:
+        """Whether a call with a good key would be answered; needs no key."""
+        hurdles = self._status.hurdles()
+        if not hurdles:
+            return _json(info.render_readiness(hurdles))
+        headers = {"retry-after": str(RETRY_AFTER_S)}
+        return Response(info.render_readiness(hurdles), 503, headers, media_type="application/json")
 
     async def models(self, request: Request) -> Response:
         """The models of this key."""

@@ -17,7 +17,7 @@ from scibox.core.names import nearest
 _PREFIX = re.compile(r"(?:/+v1(?=/|$))*/*")
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ORDER = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_OWN_PREFIX = frozenset({"/", "/health", "/openapi.json", "/tokenize", "/detokenize", "/v2/rerank"})
+_OWN_PREFIX = frozenset({"/", "/health", "/ready", "/openapi.json", "/tokenize", "/detokenize", "/v2/rerank"})
 
 
 def plain(path: str) -> str:

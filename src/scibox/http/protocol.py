@@ -30,6 +30,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 MAX_WAITING = 16  # pipelined requests behind the one that is being answered
 BODY_BYTES_PER_S = 256  # the slowest modem that anybody uses brings ten times that
+PAUSE_S = 1.0  # a sweep that is later than this was held up: the process was stopped, or the machine slept
 LINGER_S = 2.0  # a client that still sends gets this long to read why it was refused
 LINGER_BYTES = 64 * 2**20  # and may send this much more
 
@@ -73,7 +74,7 @@ class Protocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._patience = config.patience
+        self._settings = config
         self._answering: RequestResponseCycle | None = None
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # of the phase; of the stretch of a body; of the end
@@ -208,6 +209,14 @@ class Protocol(HttpToolsProtocol):
         self._since, self._received = now, 0
 
     @property
+    def _patience(self) -> Patience:
+        return self._settings.patience  # of now: a reload may have changed it
+
+    def forgive(self, seconds: float) -> None:
+        """Our own process stood still for so long: that was not the client's slowness."""
+        self._since += seconds
+
+    @property
     def _is_busy(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
 
@@ -265,12 +274,24 @@ class _Malformed(Exception):
     """Ends the parser's work."""
 
 
-def sweep(connections: Iterable[Any]) -> None:  # Any: uvicorn's set of all kinds of its protocols
-    """Look at every connection once."""
-    now = asyncio.get_running_loop().time()
-    for connection in list(connections):
-        if not connection.transport.is_closing():
-            connection.sweep(now)
+class Sweep:
+    """Looks at every connection, about once a second."""
+
+    def __init__(self) -> None:
+        self._swept_at: float | None = None
+
+    def __call__(
+        self, connections: Iterable[Any]
+    ) -> None:  # Any: uvicorn's set of all kinds of its protocols
+        """Close those whose clients have been slow for too long; a pause of our own process is not theirs."""
+        now = asyncio.get_running_loop().time()
+        late_s = now - self._swept_at - 1.0 if self._swept_at is not None else 0.0
+        self._swept_at = now
+        for connection in list(connections):
+            if late_s > PAUSE_S:
+                connection.forgive(late_s)
+            if not connection.transport.is_closing():
+                connection.sweep(now)
 
 
 def _is_sound(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 
 from scibox.core.errors import OperatorError
 
-from .protocol import Patience, Settings, sweep
+from .protocol import Patience, Protocol, Settings, Sweep
 
 BACKLOG = 2048
 
@@ -26,13 +27,14 @@ class CannotListen(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen, and with which certificate."""
+    """Where to listen, and with which certificate; `private` is a Unix socket that answers without one."""
 
     host: str
     port: int
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     patience: Patience = field(default_factory=Patience)
+    private: Path | None = None
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -66,6 +68,32 @@ def _why(listen: Listen, error: OSError) -> str:
 class Server(uvicorn.Server):
     """uvicorn without its own signal handlers: `app.py` decides when it ends."""
 
+    def __init__(self, settings: Settings, private: Path | None) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._sweep = Sweep()
+        self._private = private
+        self.ready = asyncio.Event()  # set when connections are served
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets, and on the private one."""
+        await super().startup(sockets)
+        if self._private is not None:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_unix_server(self._protocol, str(self._private)))
+        self.ready.set()
+
+    async def take(self, connection: socket.socket) -> None:
+        """Serve a connection that another process has accepted."""
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio does on its own
+        with contextlib.suppress(OSError):  # the client has left, or what it said is no TLS
+            await loop.connect_accepted_socket(self._protocol, connection, ssl=self._settings.ssl)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Protocol(self._settings, self.server_state, self.lifespan.state)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
@@ -74,8 +102,17 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; in every tenth, connections that have been slow for too long are closed."""
         if counter % 10 == 0:
-            sweep(self.server_state.connections)
+            self._sweep(self.server_state.connections)
         return await super().on_tick(counter)
+
+    def reload(self, listen: Listen) -> None:
+        """Take over what may change while connections are open, or `CannotListen` and nothing."""
+        check(listen)
+        if listen.tls_certificate is not None and listen.tls_key is not None:
+            assert self._settings.ssl is not None, "TLS is not switched on or off by a reload"
+            # New connections are greeted with it; those that are open keep theirs.
+            self._settings.ssl.load_cert_chain(listen.tls_certificate, listen.tls_key)
+        self._settings.patience = listen.patience
 
     @property
     def has_started(self) -> bool:
@@ -97,8 +134,23 @@ def server(app: ASGIApp, listen: Listen) -> Server:
             proxy_headers=False,
             ssl_certfile=listen.tls_certificate,
             ssl_keyfile=listen.tls_key,
-        )
+        ),
+        listen.private,
     )
+
+
+def check(listen: Listen) -> None:
+    """Whether the certificate can be used, or `CannotListen`."""
+    certificate, key = listen.tls_certificate, listen.tls_key
+    if certificate is None or key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise CannotListen(
+            f"{certificate} and {key} cannot be used ({error.strerror or error}): they must be a certificate "
+            "and its key, both in PEM."
+        ) from error
 
 
 async def stop(running: Server, task: asyncio.Task[None]) -> None:

@@ -58,7 +58,7 @@ class Feeder:
         self._folder = folder
         self._store = store
         self._emit = emit
-        self._keep_s = keep_s
+        self.keep_s = keep_s
         self._now = now
         self._period_s = period_s
         self._retry_s = retry_s
@@ -69,6 +69,7 @@ class Feeder:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scibox-feeder", daemon=True)
         self.trouble: str | None = None  # why nothing is fed now, in words
+        self.trouble_since = 0.0  # Unix seconds
 
     def start(self) -> None:
         """Feed until `stop`. The thread is a daemon's: a database that hangs must not hold the process."""
@@ -107,7 +108,7 @@ class Feeder:
 
     def sweep(self) -> int:
         """Remove some of the entries that are too old; how many."""
-        return self._store.remove_before(self._now() - self._keep_s)
+        return self._store.remove_before(self._now() - self.keep_s)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._step()):
@@ -139,6 +140,7 @@ class Feeder:
             self._emit(
                 Notice(f"the ledger's {what} ({error}); calls go on, the journal keeps them", is_warning=True)
             )
+            self.trouble_since = self._now()
         self.trouble = str(error) or type(error).__name__
 
     def _feed_process(self, process: str, segments: Sequence[Segment], *, is_alive: bool) -> int:

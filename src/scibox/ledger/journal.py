@@ -79,6 +79,7 @@ class Journal:
         self._has_new_names = False  # in the folder, perhaps not yet synced
         self._waiting: deque[bytes] = deque()
         self._trouble: str | None = None
+        self.trouble_since = 0.0  # Unix seconds
         self._tried_at = -1e9
         self._timer: asyncio.TimerHandle | None = None
         self._syncer = ThreadPoolExecutor(1, "scibox-journal") if is_strict else None
@@ -263,6 +264,7 @@ class Journal:
                     is_warning=True,
                 )
             )
+            self.trouble_since = time.time()
         self._trouble = reason
         with contextlib.suppress(RuntimeError):  # without a loop the next record tries again
             if self._timer is None or self._timer.when() <= asyncio.get_running_loop().time():

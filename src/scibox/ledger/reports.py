@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scibox.core import quotas
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import DAY_S, Dimension, Group, Scope, Sums
+from scibox.core.sums import DAY_S, HOUR_S, MONTH_S, Dimension, Group, Scope, Sums
 from scibox.core.types import Ending
 from scibox.store.entries import EntryStore, Failed, Mark
 
@@ -37,14 +37,15 @@ class Report:
 class Reports:
     """Reads `store` and the journals in `folder`. Methods block, and raise `DatabaseAway`."""
 
-    def __init__(self, folder: Path, store: EntryStore) -> None:
+    def __init__(self, folder: Path, store: EntryStore, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._store = store
+        self._now = now
 
     def sums(self, scope: Scope, by: Sequence[Dimension]) -> Report:
         """The sums of each group, over whole hours."""
         scope = scope.in_hours()
-        spans = arithmetic.spans(scope.since, scope.until, in_days="hour" not in by)
+        spans = arithmetic.spans(scope.since, self._end(scope.until), _finest(by))
         with self._held() as held:
             found, marks = self._store.sums(spans, by, scope, self._node)
             entries, behind_bytes = _unfed(held, marks)
@@ -73,16 +74,27 @@ class Reports:
 
     def sums_of_period(self, now: float) -> Mapping[str, tuple[int, int]]:
         """LLM tokens of this day and this month (UTC) of every subject of limits that has had any."""
-        day = arithmetic.start(now, DAY_S)
-        scope = Scope(int(quotas.span("month", now)[0]), day + DAY_S)
         tokens: dict[str, tuple[int, int]] = {}
-        for (owner, key_id, model, began), sums in self.sums(scope, ("owner", "key", "model", "day")).rows:
-            used = sums.prompt_tokens + sums.completion_tokens
-            subjects = (f"owner:{owner}", f"key:{key_id}", f"model:{model}", f"model:{model} owner:{owner}")
-            for subject in subjects:
-                of_day, of_month = tokens.get(subject, (0, 0))
-                tokens[subject] = (of_day + used * (began == day), of_month + used)
+        for place, width_s in enumerate((DAY_S, MONTH_S)):
+            begin = arithmetic.start(now, width_s)
+            whole = Scope(begin, arithmetic.after(begin + 1, width_s))
+            for (owner, key, model), sums in self.sums(whole, ("owner", "key", "model")).rows:
+                used = [0, 0]
+                used[place] = sums.prompt_tokens + sums.completion_tokens
+                for subject in (
+                    f"owner:{owner}",
+                    f"key:{key}",
+                    f"model:{model}",
+                    f"model:{model} owner:{owner}",
+                ):
+                    day, month = tokens.get(subject, (0, 0))
+                    tokens[subject] = (day + used[0], month + used[1])
         return tokens
+
+    def _end(self, until: int) -> int:
+        """Nothing comes from the future: so the month that is under way may be read as a whole."""
+        now = self._now()
+        return until if until < now else max(until, arithmetic.after(int(now) + 1, MONTH_S))
 
     @property
     def _node(self) -> str:
@@ -117,6 +129,11 @@ def _unfed(held: Held, marks: Mapping[str, Mark | None]) -> tuple[list[Entry], i
             at = stretch.end
             entries += [record for _, record in stretch.records if isinstance(record, Entry)]
     return entries, 0
+
+
+def _finest(by: Sequence[Dimension]) -> int:
+    """The widest cells that still tell these groups apart."""
+    return HOUR_S if "hour" in by else DAY_S if "day" in by else MONTH_S
 
 
 def _has_failed(entry: Entry, owner: str | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -15,9 +15,10 @@ from scibox.upstream.client import Client
 from scibox.wire.llama.offers import is_hermes
 
 from .replica import Replica
+from .trouble import AWAY, refused
 
 ASK_S = 10.0
-RETRY_S = 5.0  # a server that loads its weights may come up at any time
+RETRY_S = 3.0  # a server that loads its weights may come up at any time
 # `owned_by` of the servers whose parameters are known. SGLang has vLLM's names; SciBox has them too, and
 # translates them for what is behind it.
 DIALECTS: Mapping[str, Dialect] = {"vllm": "vllm", "sglang": "vllm", "scibox": "vllm", "llamacpp": "llama"}
@@ -67,38 +68,44 @@ async def ask_template(client: Client, replica: Replica) -> None:
     replica.is_hermes = replica.has_tools and is_hermes(props.chat_template)
 
 
-async def discover(client: Client, replicas: Iterable[Replica]) -> None:
-    """Fill in what is not known; ends when every server has answered once."""
-    unasked = [
-        replica
-        for replica in replicas
-        if replica.context is None
-        or replica.dialect is None
-        or (replica.dialect == "llama" and replica.slots is None)
-    ]
-    while unasked:
-        answered = await asyncio.gather(*(ask(client, replica) for replica in unasked))
-        unasked = [replica for replica, has in zip(unasked, answered, strict=True) if not has]
-        if unasked:
-            await asyncio.sleep(RETRY_S)
+async def watch(client: Client, replicas: Callable[[], Iterable[Replica]]) -> None:
+    """For ever: ask the servers of others that have not told yet, and those that could not answer."""
+    while True:
+        await look(client, replicas())
+        await asyncio.sleep(RETRY_S)
 
 
-async def ask(client: Client, replica: Replica) -> bool:
-    """Whether the server answered, with or without what we asked for."""
+async def look(client: Client, replicas: Iterable[Replica]) -> None:
+    """Ask once, and fill in what is not known."""
+    due = [one for one in replicas if not one.is_local and (not one.is_known or one.trouble is not None)]
+    await asyncio.gather(*(ask(client, replica) for replica in due))
+
+
+async def ask(client: Client, replica: Replica) -> None:
+    """Whether it is there, its context and its dialect; what an operator has stated stays."""
     address = replica.address
     exchange = client.exchange(address, "GET", f"{address.prefix}/models", secret=replica.secret)
+    listed = _Models([])  # of a server without that list, or with one that cannot be read
     try:
         async with asyncio.timeout(ASK_S):
             await exchange.open()
-            if exchange.status not in (200, 404, 405):
-                return False
-            listed = msgspec.json.decode(await exchange.read_all(), type=_Models)
+            if exchange.status in {401, 403}:
+                replica.failed(refused(exchange.status))
+                return
+            if exchange.status >= 500:
+                replica.failed(f"It answers with status {exchange.status}: look at its own log.")
+                return
+            if exchange.status == 200:
+                listed = msgspec.json.decode(await exchange.read_all(), type=_Models)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        listed = _Models([])  # a server without that list, or with one that cannot be read
+        pass
     except (SciBoxError, TimeoutError):
-        return False
+        replica.failed(AWAY)
+        return
     finally:
         exchange.close()
+    replica.answered()
+    replica.is_known = True
     own = next((model for model in listed.data if model.id == replica.model), None)
     if own is not None and replica.context is None:
         seen = own.meta.n_ctx if own.meta else None
@@ -108,4 +115,3 @@ async def ask(client: Client, replica: Replica) -> bool:
     if replica.dialect == "llama" and replica.slots is None:
         with suppress(SciBoxError):
             await ask_template(client, replica)
-    return True

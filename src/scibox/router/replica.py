@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -14,6 +17,8 @@ from scibox.core.types import (
 )
 from scibox.upstream.address import Address
 from scibox.wire.orders import Target
+
+from .trouble import Trouble
 
 
 @dataclass(slots=True)
@@ -31,9 +36,19 @@ class Replica:
     is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
     slots: int | None = None  # calls that it answers at the same time; None: not known
-    is_ill: bool = False  # its last attempt failed, and none has succeeded since
+    trouble: Trouble | None = None  # its last attempt failed, and none has succeeded since
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
+    is_known: bool = False  # a server of others has answered once and said what it would of itself
+    users: int = 0  # calls that may still go to it
+
+    def failed(self, words: str) -> None:
+        """It could not answer; told until it has answered again."""
+        self.trouble = Trouble(words, self.trouble.since if self.trouble else time.time())
+
+    def answered(self) -> None:
+        """It is there."""
+        self.trouble = None
 
     @property
     def target(self) -> Target:
@@ -100,6 +115,17 @@ class Route:
     card: ModelCard
     replicas: tuple[Replica, ...]
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While a call may go to one of its replicas: a reload does not end them meanwhile."""
+        for replica in self.replicas:
+            replica.users += 1
+        try:
+            yield
+        finally:
+            for replica in self.replicas:
+                replica.users -= 1
 
     def from_(self, first: int) -> list[tuple[int, Replica]]:
         """The replicas with their indexes, in the order in which a call that was given `first` tries them."""

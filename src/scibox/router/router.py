@@ -30,6 +30,7 @@ from .counting import refuse_too_long
 from .learning import learn
 from .replica import NOBODY, Replica, Route, Witness
 from .tokenizer import Tokenizer
+from .trouble import words_on
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
@@ -50,12 +51,12 @@ class Router:
 
     def __init__(self, client: Client, deadlines: Deadlines) -> None:
         self._client = client
-        self._deadlines = deadlines
+        self.deadlines = deadlines
         self.tokenizer = Tokenizer(client)
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return asyncio.get_running_loop().time() + self._deadlines.total_s
+        return asyncio.get_running_loop().time() + self.deadlines.total_s
 
     async def stream(
         self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
@@ -70,11 +71,12 @@ class Router:
                 async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
                     async for chunk in chunks:
                         if not has_begun:
-                            has_begun, replica.is_ill = True, False
+                            has_begun = True
+                            replica.answered()
                         yield chunk
                 return
             except PASSED_ON as error:
-                replica.is_ill = True
+                replica.failed(words_on(error))
                 if has_begun:
                     raise
                 failure = error
@@ -128,6 +130,7 @@ class Router:
             replica.address.prefix + sent.path,
             body=sent.body,
             secret=replica.secret,
+            request_id=call.request_id,
         )
         try:
             await self._open(exchange, call, ends_at)
@@ -146,7 +149,7 @@ class Router:
             exchange.close()
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
-        first_at = asyncio.get_running_loop().time() + self._deadlines.first_chunk_s
+        first_at = asyncio.get_running_loop().time() + self.deadlines.first_chunk_s
         async with until(min(first_at, ends_at) if call.stream else ends_at):
             await exchange.open()
             if exchange.status != 200:
@@ -157,7 +160,7 @@ class Router:
     async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:
         stream = answers.Stream(sent.reading)
         now = asyncio.get_running_loop().time
-        patience_s = self._deadlines.first_chunk_s
+        patience_s = self.deadlines.first_chunk_s
         while not stream.finished:
             async with until(min(now() + patience_s, ends_at)):
                 received = await exchange.read()
@@ -166,7 +169,7 @@ class Router:
                 return
             for chunk in stream.feed(received):
                 yield chunk
-            patience_s = self._deadlines.next_chunk_s
+            patience_s = self.deadlines.next_chunk_s
         # Read to the end, so that the connection can serve the next call.
         async with until(min(now() + 1.0, ends_at)):
             await exchange.read()

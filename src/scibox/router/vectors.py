@@ -82,7 +82,7 @@ class Vectors:
     def __init__(self, router: Router, cache: VectorCache, packing: Packing) -> None:
         self._router = router
         self._cache = cache
-        self._packing = packing
+        self.packing = packing
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def stream(
@@ -162,10 +162,10 @@ class Vectors:
 
         packs = pack(
             [piece.size for piece in pieces],
-            texts=1 if is_llama else self._packing.texts_per_call,
-            tokens=self._packing.tokens_per_call,
+            texts=1 if is_llama else self.packing.texts_per_call,
+            tokens=self.packing.tokens_per_call,
         )
-        await spread(packs, work, OWN_AT_ONCE if is_own else self._packing.calls_at_once)
+        await spread(packs, work, OWN_AT_ONCE if is_own else self.packing.calls_at_once)
         return made
 
     def _turn(self, route: Route) -> asyncio.Semaphore:

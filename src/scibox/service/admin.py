@@ -5,6 +5,7 @@ What cannot be done is an error that a caller should read; trouble with the data
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ class Made:
 class Admin:
     """The use cases. `now` is Unix time in seconds, `models` are the public names that are served.
 
-    `remembered`: the keys that are known while the database is away.
+    `remembered`: the keys in memory: what must not wait for the database is decided by them.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class Admin:
 
     def revoke(self, key_id: str, force: bool) -> Shown:
         """End a key for ever; also while the database is away."""
-        keys = self._known()
+        keys = self._known(key_id)
         if key_id not in keys:
             raise _no_key(key_id)
         now = self.now()
@@ -201,7 +202,7 @@ class Admin:
 
     def revoke_many(self, key_ids: Sequence[str], force: bool) -> Outcome:
         """The same for several keys: those that there are."""
-        keys, now = self._known(), self.now()
+        keys, now = self._known(*key_ids), self.now()
         ended = [replace(keys[key_id], revoked_at=now) for key_id in key_ids if key_id in keys]
         if not force and locks_out(keys.values(), ended, now):
             raise last_operator()
@@ -218,12 +219,13 @@ class Admin:
             raise NotFound(f"'{owner[:100]}' has no key that is not revoked; see: scibox keys list")
         return ids
 
-    def _known(self) -> dict[str, Key]:
-        try:
-            keys: Iterable[Key] = self._store.all()
-        except DatabaseAway:  # to revoke must not wait for it
-            keys = self._remembered()
-        return {key.key_id: key for key in keys}
+    def _known(self, *key_ids: str) -> dict[str, Key]:
+        """The keys in memory, or in the database where these are not among them and it can be asked."""
+        keys = {key.key_id: key for key in self._remembered()}
+        if not keys or not keys.keys() >= set(key_ids):
+            with contextlib.suppress(DatabaseAway):  # to revoke must not wait for it
+                keys = {key.key_id: key for key in self._store.all()}
+        return keys
 
     def _change(self, key_ids: list[str], change: KeyChange, force: bool) -> list[Key]:
         def changed(keys: Mapping[str, Key]) -> list[Key]:

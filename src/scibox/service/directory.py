@@ -8,7 +8,7 @@ from dataclasses import replace
 from scibox.core.errors import InvalidRequest, ModelNotFound
 from scibox.core.names import nearest
 from scibox.core.types import Call, Key, Kind, ModelCard
-from scibox.router.replica import Route
+from scibox.router.replica import Replica, Route
 
 _ENDPOINT: Mapping[Kind, str] = {
     "chat": "/v1/chat/completions",
@@ -25,18 +25,27 @@ _SHOWN = 20  # names in an error message
 
 
 class Directory:
-    """Models and their aliases, in the order of the configuration."""
+    """Models and their aliases, in the order of the configuration.
+
+    `former` is the directory before it: calls still wait for models that only that one has.
+    """
 
     def __init__(
-        self, routes: Iterable[Route], aliases: Mapping[str, str], upstream_slots: int = 128
+        self,
+        routes: Iterable[Route],
+        aliases: Mapping[str, str],
+        upstream_slots: int = 128,
+        former: Directory | None = None,
     ) -> None:
         self._upstream_slots = upstream_slots
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
+        own = {name: route.replicas for name, route in self._routes.items()}
+        self._replicas: dict[str, tuple[Replica, ...]] = (former._replicas if former else {}) | own
 
     def slots(self, model: str) -> list[int]:
         """Calls that each deployment of a model answers at the same time, as far as is known now."""
-        return [replica.slots or self._upstream_slots for replica in self._routes[model].replicas]
+        return [replica.slots or self._upstream_slots for replica in self._replicas[model]]
 
     @property
     def names(self) -> Collection[str]:
@@ -73,7 +82,7 @@ class Directory:
             if other is not route
             and other.card.kind == route.card.kind
             and key.may_use(name)
-            and not all(replica.is_ill for replica in other.replicas)
+            and not all(replica.trouble for replica in other.replicas)
         ]
 
     def splitting_route(self, key: Key, name: str) -> Route:

@@ -30,12 +30,12 @@ from .directory import Directory
 
 
 class Pipeline:
-    """Joins the gate, the directory and the router."""
+    """Joins the gate, the directory and the router; a reload gives it another directory."""
 
     def __init__(self, gate: Gate, directory: Directory, router: Router, vectors: Vectors) -> None:
         self._gate = gate
-        self._router = router
-        self._vectors = vectors
+        self.router = router
+        self.vectors = vectors
         self.directory = directory
 
     async def enter(self, secret: str) -> Key:
@@ -53,18 +53,21 @@ class Pipeline:
     async def count(self, key: Key, call: Call) -> int:
         """LLM tokens of a chat call's prompt, after the chat template. Takes no slot and no ticket."""
         self.directory.route(key, call)
-        return await self._router.tokenizer.count(call, self.directory.splitting_route(key, call.model))
+        with (route := self.directory.splitting_route(key, call.model)).used():
+            return await self.router.tokenizer.count(call, route)
 
     async def tokenize(self, key: Key, wanted: Wanted) -> Tokens:
         """The LLM tokens of a text or a dialogue. Takes no slot and no ticket."""
         route = self.directory.splitting_route(key, wanted.model)
         if wanted.call is not None:
             self.directory.route(key, wanted.call)
-        return await self._router.tokenizer.tokenize(wanted, route)
+        with route.used():
+            return await self.router.tokenizer.tokenize(wanted, route)
 
     async def detokenize(self, key: Key, model: str, ids: Sequence[int]) -> str:
         """The text of a model's LLM tokens. Takes no slot and no ticket."""
-        return await self._router.tokenizer.detokenize(ids, self.directory.splitting_route(key, model))
+        with (route := self.directory.splitting_route(key, model)).used():
+            return await self.router.tokenizer.detokenize(ids, route)
 
     async def allowances(self, key: Key, call: Call | None = None) -> Sequence[Allowance]:
         """What is left of the limits of a key, of a call's model, or of all models that it may use."""
@@ -81,16 +84,20 @@ class Pipeline:
         """The answer to a call, chunk by chunk; `audience` hears of its turn."""
         route = self.directory.route(key, call)
         others = functools.partial(self.directory.others, key, route)
-        async with (
-            self._gate.ticket(key, call, route.card, audience, others) as ticket,
-            aclosing(self._way(call, route).stream(call, route, ticket.grant.deployment, ticket)) as chunks,
-        ):
-            async for chunk in chunks:
-                ticket.count(chunk)
-                if chunk.is_last:
-                    await ticket.recorded()
-                if chunk.data:
-                    yield chunk
+        with route.used():
+            async with (
+                self._gate.ticket(key, call, route.card, audience, others) as ticket,
+                aclosing(
+                    self._way(call, route).stream(call, route, ticket.grant.deployment, ticket)
+                ) as chunks,
+            ):
+                async for chunk in chunks:
+                    ticket.count(chunk)
+                    if chunk.is_last:
+                        await ticket.recorded()
+                    if chunk.data:
+                        yield chunk
+                        ticket.handed_on()  # whoever asks for more has taken this
 
     def _way(self, call: Call, route: Route) -> Router | Vectors:
-        return self._vectors if call.embedding and route.card.kind == "embedding" else self._router
+        return self.vectors if call.embedding and route.card.kind == "embedding" else self.router

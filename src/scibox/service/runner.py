@@ -7,6 +7,7 @@ import contextlib
 import functools
 from collections import Counter
 
+from scibox.core.conditions import Condition
 from scibox.core.errors import StorageUnavailable
 from scibox.core.events import Notice
 
@@ -26,6 +27,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._is_draining = False
         self._swept_at: float | None = None
+        self._trouble = Condition("batches")
 
     def wake(self) -> None:
         """Something about the batches has changed."""
@@ -33,22 +35,26 @@ class Runner:
 
     async def run(self) -> None:
         """For ever."""
-        trouble = ""
         while True:
             self._wake.clear()
             try:
                 if await self._tools.disk.run(self._tools.shelf.claim):
                     await self._look()
                     await self._sweep()
-                trouble = ""
+                self._trouble = Condition("batches")
             except Exception as error:  # whatever is wrong with batches, calls go on
                 reason = error.message if isinstance(error, StorageUnavailable) else repr(error)
-                if reason != trouble:
+                words = f"They stand still: {reason}"
+                if words != self._trouble.words:
                     self._tools.emit(Notice(f"batches stand still: {reason}", is_warning=True))
-                trouble = reason
+                    self._trouble = Condition("batches", False, words, self._tools.now())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._wake.wait()
+
+    def conditions(self) -> list[Condition]:
+        """Whether batches go on."""
+        return [self._trouble]
 
     def drain(self) -> None:
         """Start no more lines; those that run may finish."""

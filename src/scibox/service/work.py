@@ -52,9 +52,9 @@ class Pace:
     delays_s: tuple[float, ...] = (1.0, 5.0, 30.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tools:
-    """What all batches work with. `now` is Unix time in seconds."""
+    """What all batches work with. `now` is Unix time in seconds; a reload sets the two bounds anew."""
 
     pipeline: Pipeline
     faces: Mapping[str, Face]

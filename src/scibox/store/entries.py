@@ -14,7 +14,7 @@ from msgspec import structs
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, Dimension, Group, Scope, Span, Sums
+from scibox.core.sums import CELL, DAY_S, HOUR_S, LATEST, Dimension, Group, Scope, Span, Sums
 from scibox.core.types import Ending, Usage
 
 from .sql import Reader, Row, Sql, Tables, Value, Writer
@@ -96,7 +96,7 @@ _COUNTED = Sums.__struct_fields__
 _COLUMNS: Mapping[Dimension, str] = {
     **{dimension: dimension for dimension in CELL},
     "key": "key_id",
-    "day": "start - start % 86400",
+    "day": "start",
     "hour": "start",
 }
 ROWS = 400  # of entries in one statement: both databases bound the values of a statement
@@ -264,15 +264,24 @@ def _marks(db: Reader, node: str) -> dict[str, Mark | None]:
 
 
 def _select(span: Span, by: Sequence[Dimension], scope: Scope) -> tuple[str, Sequence[Value]]:
-    groups = [_COLUMNS[dimension] for dimension in by]
-    counted = [f"sum({name})" for name in _COUNTED]
+    """Grouped in the order of the index first, which costs no sorting; what is left of the rows is few."""
+    groups = [_column(dimension, span) for dimension in by]
+    order = ("start", *(_COLUMNS[dimension] for dimension in CELL))
+    deep = max((order.index(_COLUMNS[dimension]) + 1 for dimension in by), default=1)
     where, values = _where(scope)
+    inner = ", ".join(order[:deep])
     return (
-        f"SELECT {', '.join([*groups, *counted])} FROM sums "  # noqa: S608 - constants and placeholders
-        f"WHERE width_s = ? AND start >= ? AND start < ?{where}"
+        f"SELECT {', '.join([*groups, *(f'sum({name})' for name in _COUNTED)])} FROM ("  # noqa: S608 - constants
+        f"SELECT {inner}, {', '.join(f'sum({name}) AS {name}' for name in _COUNTED)} FROM sums "
+        f"WHERE width_s = ? AND start >= ? AND start < ?{where} GROUP BY {inner}) AS found"
         + (f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"),
         (span.width_s, span.since, span.until, *values),
     )
+
+
+def _column(dimension: Dimension, span: Span) -> str:
+    is_part = dimension == "day" and span.width_s == HOUR_S
+    return f"start - start % {DAY_S}" if is_part else _COLUMNS[dimension]
 
 
 def _where(scope: Scope) -> tuple[str, list[Value]]:
@@ -347,7 +356,7 @@ def _entry(row: Row) -> Entry:
 
 
 def _bounded(entry: Entry) -> Entry:
-    """The entry as both databases can hold it: counts in bounds, no NUL in a text."""
+    """The entry as both databases can hold it: counts and times in bounds, no NUL in a text."""
     changes: dict[str, object] = {}
     for name in entry.__struct_fields__:
         value = getattr(entry, name)
@@ -355,6 +364,8 @@ def _bounded(entry: Entry) -> Entry:
             changes[name] = value.replace("\0", "\ufffd")
         elif type(value) is int and not 0 <= value <= MOST:
             changes[name] = min(max(value, 0), MOST)
+    if not 0 <= entry.opened_at < LATEST:
+        changes["opened_at"] = min(max(entry.opened_at, 0.0), float(LATEST - 1))
     usage = entry.usage
     counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
     if not all(0 <= count <= MOST for count in counts):

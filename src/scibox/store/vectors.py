@@ -33,7 +33,7 @@ class VectorCache:
     """Vectors under digests of the model's identity and the text. `path` None or a limit of 0: none there."""
 
     def __init__(self, memory_bytes: int, path: Path | None, disk_bytes: int, report: Report) -> None:
-        self._limit_bytes = memory_bytes
+        self.memory_bytes = memory_bytes
         self._held_bytes = 0
         self._waiting_bytes = 0
         self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
@@ -86,7 +86,7 @@ class VectorCache:
                 self._held_bytes -= len(before.floats) + ENTRY_BYTES
             self._vectors[key] = vector
             self._held_bytes += len(vector.floats) + ENTRY_BYTES
-        while self._held_bytes > self._limit_bytes:
+        while self._held_bytes > self.memory_bytes:
             _, oldest = self._vectors.popitem(last=False)
             self._held_bytes -= len(oldest.floats) + ENTRY_BYTES
 

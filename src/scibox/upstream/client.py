@@ -21,12 +21,19 @@ class Client:
     """Opens exchanges with replicas; one for the whole process."""
 
     def __init__(self, connect_s: float) -> None:
-        self._connect_s = connect_s
+        self.connect_s = connect_s
         self._idle: defaultdict[Address, deque[Connection]] = defaultdict(deque)
         self._tls: ssl.SSLContext | None = None
 
     def exchange(
-        self, address: Address, method: str, path: str, *, body: bytes = b"", secret: str | None = None
+        self,
+        address: Address,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        secret: str | None = None,
+        request_id: str | None = None,
     ) -> Exchange:
         """One request and its answer, to be opened and, whatever happens, closed; `path` is absolute."""
         lines = [f"{method} {path} HTTP/1.1", f"host: {address.authority}", f"content-length: {len(body)}"]
@@ -35,6 +42,8 @@ class Client:
             lines.append("content-type: application/json")
         if secret is not None:
             lines.append(f"authorization: Bearer {secret}")
+        if request_id is not None:  # so that the log of a model server can be read beside ours
+            lines.append(f"x-request-id: {request_id}")
         return Exchange(self, address, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body)
 
     async def take(self, address: Address) -> tuple[Connection, bool]:
@@ -58,7 +67,7 @@ class Client:
         """A new connection within the connect deadline."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(self.connect_s):
                 if address.socket is not None:
                     return (await loop.create_unix_connection(Connection, address.socket))[1]
                 context = self._context() if address.is_tls else None

@@ -80,6 +80,8 @@ _LLAMA_TOO_LONG = "is too large to process"
 # events, before usage and what some servers add.
 _FINAL_EVENTS = 8
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+# A piece of text, of reasoning or of a call's arguments; the role and the reason for the end are none.
+_SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|text|arguments|name)"\s*:\s*"(?!")')
 _answers = msgspec.json.Decoder(_Answer)
 _errors = msgspec.json.Decoder(_Error)
 _BROKEN = "The model server's answer could not be read; try again in a few seconds."
@@ -119,6 +121,7 @@ class Stream:
         self._wants_usage = reading.wants_usage
         self._filters = filters(reading)
         self._has_begun = False
+        self._deltas = 0  # that the replica has said and no chunk has told yet
         self._last: deque[bytes] = deque(maxlen=_FINAL_EVENTS)
         self._usage_beside = b""  # an event that had choices and usage in one, where none has usage alone
         self.finished = False
@@ -163,9 +166,10 @@ class Stream:
                     yield Chunk(b"", usage)
                 return
         self._last.append(data)
+        self._deltas += _SAYS.search(data) is not None
         for kept in _through(self._filters, data):
-            yield Chunk(sse.render(kept), usage, deltas=1)
-            usage = None
+            yield Chunk(sse.render(kept), usage, deltas=self._deltas)
+            usage, self._deltas = None, 0
         if usage is not None:
             yield Chunk(b"", usage)
 

@@ -1,4 +1,4 @@
-"""What the free endpoints answer: `GET /v1/models`, `GET /v1/models/{id}`, `GET /v1/key`, `GET /health`."""
+"""What the free endpoints answer: models, `/v1/key`, `/health`, `/ready`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,13 @@ class Health(Struct):
     version: str
 
 
+class Readiness(Struct):
+    """Whether a call with a good key would be answered now; `reasons` say why not."""
+
+    status: Literal["ready", "not_ready"]
+    reasons: list[str]
+
+
 def render_models(cards: Sequence[ModelCard]) -> bytes:
     """The list of models."""
     return msgspec.json.encode(ModelList([_model(card) for card in cards]))
@@ -124,6 +131,11 @@ def render_rotated(key_id: str, secret: str, old_until: str) -> bytes:
 def render_health(status: Literal["ok", "starting"], version: str) -> bytes:
     """The state of the service."""
     return msgspec.json.encode(Health(status, version))
+
+
+def render_readiness(reasons: list[str]) -> bytes:
+    """Whether calls are answered."""
+    return msgspec.json.encode(Readiness("not_ready" if reasons else "ready", reasons))
 
 
 def _limit(allowance: Allowance) -> LimitInfo:

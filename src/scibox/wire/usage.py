@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from scibox.core import quotas
 from scibox.core.errors import InvalidRequest
-from scibox.core.sums import DAY_S, HOUR_S, Dimension, Group, Scope, Sums
+from scibox.core.sums import DAY_S, HOUR_S, LATEST, Dimension, Group, Scope, Sums
 from scibox.wire import body
 
 Width = Literal["1h", "1d", "all"]
@@ -29,7 +29,6 @@ GROUPS: Mapping[str, Dimension] = {
     "outcome": "outcome",
 }
 FAILED_LISTED, MOST_FAILED_LISTED = 20, 100
-LATEST = 253_402_300_799  # 9999-12-31, the last second that dates can have
 _NAMES = 100  # in one filter
 
 

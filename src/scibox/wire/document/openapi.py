@@ -10,13 +10,14 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
-from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList
+from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList, Readiness
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from scibox.wire.waiting import QueueList
 
 from . import admin as openapi_admin
 from . import faces as openapi_faces
+from . import running as openapi_running
 from . import stored as openapi_stored
 from . import usage as openapi_usage
 
@@ -136,6 +137,7 @@ _TYPES = [
     KeyRevoked,
     KeyRotated,
     Health,
+    Readiness,
     TokenizeRequest,
     Tokens,
     DetokenizeRequest,
@@ -143,6 +145,7 @@ _TYPES = [
     *openapi_stored.TYPES,
     *openapi_usage.TYPES,
     *openapi_admin.TYPES,
+    *openapi_running.TYPES,
     Error,
     *openapi_faces.TYPES,
 ]
@@ -257,6 +260,7 @@ def _paths() -> dict[str, Any]:
         **openapi_stored.paths(_get, _errors),
         **openapi_usage.paths(_get, openapi_admin.TAG),
         **openapi_admin.paths(_get),
+        **openapi_running.paths(_get),
         "/v1/key": {
             "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),
             "delete": _get(
@@ -272,6 +276,7 @@ def _paths() -> dict[str, Any]:
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
+        "/ready": {"get": _ready()},
     }
 
 
@@ -302,6 +307,13 @@ def _get(operation: str, tag: str, answer: str, summary: str, *errors: str) -> d
         "summary": summary,
         "responses": {"200": _body(summary, answer), **_errors(*codes)},
     }
+
+
+def _ready() -> dict[str, Any]:
+    summary = "Whether a call with a good key would be answered now."
+    operation = {**_get("getReady", "Service", "Readiness", summary), "security": []}
+    operation["responses"] |= {"503": _body("It would not; the reasons say why.", "Readiness")}
+    return operation
 
 
 def _post(

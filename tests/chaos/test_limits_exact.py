@@ -1,0 +1,132 @@
+"""PROMISES L1: limits are exact, however many processes answer: ten times the limit is asked for each time.
+
+What was admitted is counted where it arrives, at the model server. `tests/gate/test_remote.py` counts the same
+by the desk's own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from scripted import Upstream
+from world import IS_LONG, Told, World
+
+from scibox.engines.fake import FakeEngine
+from scibox.engines.fake_script import Received, Running, Script
+
+TIMES = 10
+ON_THE_WAY_S = 0.25  # how much longer than another a call may be on its way from the desk to here
+WORKERS = pytest.mark.parametrize("workers", [1, 2, 4])
+
+
+class Counting(FakeEngine):
+    """Notes when each call comes (monotonic seconds), and how many there are at the same time."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__("http://127.0.0.1:0", name="fake-model", owned_by="vllm", script=script)
+        self.came: list[float] = []
+        self.most_at_once = 0
+
+    @contextmanager
+    def call(self, request: Received) -> Iterator[Running]:
+        with super().call(request) as running:
+            self.came.append(time.monotonic())
+            self.most_at_once = max(self.most_at_once, self.in_flight)
+            yield running
+
+    def most_within(self, seconds: float) -> int:
+        """Of all stretches of that length, the calls in the fullest."""
+        return max(sum(1 for at in self.came if start <= at < start + seconds) for start in self.came)
+
+    def after(self, seconds: float) -> int:
+        """Calls that had come so long after the first."""
+        return sum(1 for at in self.came if at - self.came[0] <= seconds)
+
+
+@dataclass
+class Served:
+    place: World
+    engine: Counting
+
+    async def ask(self, calls: int, patience_s: float) -> list[Told]:
+        headers = {"x-scibox-patience": str(patience_s)}
+        return list(
+            await asyncio.gather(
+                *(self.place.call(stream=False, headers=headers, max_tokens=1) for _ in range(calls))
+            )
+        )
+
+
+@asynccontextmanager
+async def served(
+    folder: Path, workers: int, limits: str, script: Script | None = None
+) -> AsyncIterator[Served]:
+    async with Counting(script or Script()) as engine:
+        upstream = Upstream.__new__(Upstream)
+        upstream.url = f"{engine.address}/v1"
+        place = World(folder, upstream, f"[server]\nworkers = {workers}\n[gate]\nqueue_per_owner = 1000\n")
+        text = place.config.read_text()
+        place.config.write_text(text.replace('kind = "chat"', f'kind = "chat"\nlimits = {{ {limits} }}'))
+        service = place.service()
+        serve = await asyncio.to_thread(service.__enter__)
+        try:
+            yield Served(place, engine)
+        finally:
+            await asyncio.to_thread(service.__exit__, None, None, None)
+        assert serve.process.returncode == 0
+
+
+@WORKERS
+async def test_calls_per_minute(tmp_path: Path, workers: int) -> None:
+    limit = 300 if IS_LONG else 60
+    async with served(tmp_path, workers, f"calls_per_minute = {limit}") as one:
+        told = await one.ask(TIMES * limit, patience_s=1.0)
+
+    assert len(one.engine.came) == limit
+    assert sum(call.end == "whole" for call in told) == limit
+    assert {(call.status, call.code) for call in told if call.end != "whole"} == {
+        (429, "rate_limit_exceeded")
+    }
+
+
+@WORKERS
+async def test_calls_per_second(tmp_path: Path, workers: int) -> None:
+    limit, seconds = 30, 30 if IS_LONG else 4
+    async with served(tmp_path, workers, f"calls_per_second = {limit}") as one:
+        await one.ask(TIMES * limit if not IS_LONG else 2 * limit * seconds, patience_s=float(seconds))
+    span_s = one.engine.came[-1] - one.engine.came[0]
+
+    assert one.engine.most_within(1.0 - ON_THE_WAY_S) <= limit + 1
+    assert len(one.engine.came) <= 1.01 * limit * (int(span_s + ON_THE_WAY_S) + 1) + 1
+    assert one.engine.after(seconds - 1 + 2 * ON_THE_WAY_S) >= 0.99 * limit * (seconds - 1)
+
+
+@WORKERS
+async def test_calls_in_flight(tmp_path: Path, workers: int) -> None:
+    limit = 8
+    script = Script(first_chunk_delay_s=0.1)
+    async with served(tmp_path, workers, f"calls_in_flight = {limit}", script) as one:
+        told = await one.ask(TIMES * limit, patience_s=60.0)
+
+    assert {call.end for call in told} == {"whole"}
+    assert one.engine.most_at_once == limit
+
+
+@WORKERS
+async def test_tokens_per_minute(tmp_path: Path, workers: int) -> None:
+    """A call reserves an estimate and gives back what it did not use, so it takes a few rounds."""
+    limit = 600
+    told: list[Told] = []
+    async with served(tmp_path, workers, f"tokens_per_minute = {limit}") as one:
+        while any(call.end == "whole" for call in (found := await one.ask(60, patience_s=0.5))):
+            told += found
+
+    used = sum(sum(call.usage) for call in told if call.usage)
+    assert used <= 1.01 * limit
+    assert used >= 0.95 * limit  # the next call would have reserved more than is left
