@@ -302,24 +302,24 @@ class LocalDesk:
         ahead = 0 if is_expected else returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
-        excess_s = place.eta_s - SURE * wish.patience_s
+        # The pace of a limit is known; that of slots is an estimate, so that not all of the patience is lent on it.
+        held_by = self._verdict(wish, now)
+        bearable_s = wish.patience_s if held_by else SURE * wish.patience_s
+        excess_s = place.eta_s - bearable_s
+        is_known = held_by is not None or call.model.has_ended  # else it is a guess
         if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
             is_of_owner = owned > self.queue_per_owner
             bound = self.queue_per_owner if is_of_owner else self.queue_per_model
             retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif call.expected_s > SURE * wish.patience_s and not is_expected and self._is_known(call, now):
+        elif call.expected_s > bearable_s and not is_expected and is_known:
             self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()
             call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
             if call.on_place is not None:
                 call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
-
-    def _is_known(self, call: _Call, now: float) -> bool:
-        """Whether its wait is more than a guess: a call of this model has ended, or a limit says it."""
-        return call.model.has_ended or self._verdict(call.wish, now) is not None
 
     def _verdict(self, wish: Wish, now: float) -> Verdict | None:
         """The limit that holds calls like this one back now."""
