@@ -25,6 +25,7 @@ from scibox.engines.fake import FakeEngine
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, unavailable
+from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
@@ -311,6 +312,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
                 ending=asyncio.Event(),
+                repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
                 cors_origins=cors_origins,

@@ -68,8 +68,10 @@ class Box:
         self._stop = asyncio.Event()
         self._changing = asyncio.Lock()  # of the configuration
         self._aside: set[asyncio.Task[Any]] = set()  # reloads and what follows them; Any: of any result
-        self._desk = rooms.local_desk(config, self._slots)
-        self._rooms = rooms.Rooms(config, self._desk, store, self._log.emit)
+        self._limits = rooms.shared_limits(config, self._log.emit)
+        self._desk = rooms.local_desk(config, self._slots, limiter=self._limits)
+        self._repeats = rooms.local_repeats(config)
+        self._rooms = rooms.Rooms(config, self._desk, self._repeats, store, self._log.emit)
         self._ledger = Sql(config.place("ledger"), LEDGER)
         self._feeder = Feeder(
             config.data / "journal", EntryStore(self._ledger), self._log.emit, keep_s=_keep_s(config)
@@ -92,6 +94,8 @@ class Box:
     async def live(self, sock: socket.socket) -> int:
         """Start, serve, drain, end."""
         self._watch_signals()
+        if self._limits is not None:
+            await self._limits.start()
         self._feeder.start()
         began_at = time.monotonic()
         tasks = [
@@ -117,6 +121,8 @@ class Box:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             await asyncio.gather(*(child.stop() for child in self._deployed.children))
+            if self._limits is not None:
+                await self._limits.stop()
             await self._rooms.close()
             await self._feeder.stop(rooms.LAST_WORDS_S)
             self._ledger.close()
@@ -285,7 +291,10 @@ class Box:
             f"It is away ({feeder.trouble}): see to it, or to its server. Calls go on, and the journal keeps "
             "their entries until it is back."
         )
-        return [Condition("database of the ledger", feeder.trouble is None, words, feeder.trouble_since)]
+        ledger = Condition("database of the ledger", feeder.trouble is None, words, feeder.trouble_since)
+        if self._limits is None:
+            return [ledger]
+        return [ledger, Condition("shared limits", not self._limits.is_degraded, self._limits.words)]
 
     def _slots(self, model: str) -> Sequence[int]:
         return self._rooms.pipeline.directory.slots(model)  # of the directory that holds now
@@ -296,6 +305,7 @@ class Box:
         return Crew(
             config,
             self._desk,
+            self._repeats,
             self._status,
             self._reload_for_operator,
             routes=lambda: self._deployed.routes,

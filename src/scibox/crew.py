@@ -21,6 +21,8 @@ from scibox.config import Config
 from scibox.core.admission import Desk
 from scibox.core.errors import Conflict, OperatorError
 from scibox.core.events import Emit
+from scibox.gate.repeated import RepeatsBoard
+from scibox.gate.repeats import Repeats
 from scibox.gate.switchboard import Switchboard
 from scibox.http import server
 from scibox.http.front import Entrance
@@ -115,6 +117,7 @@ class Crew:
         self,
         config: Config,
         desk: Desk,
+        repeats: Repeats,
         status: Status,
         reload: Reload,
         *,
@@ -133,6 +136,7 @@ class Crew:
         self._emit = emit
         self._hub = Hub(emit)
         self._switchboard = Switchboard(self._hub, desk)
+        self._repeats = RepeatsBoard(self._hub, repeats)
         self._pool: Pool | None = None
         self._ready = asyncio.Event()
         self._log = os.dup(sys.stderr.fileno())  # the workers' own is for their last words

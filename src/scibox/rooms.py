@@ -12,11 +12,13 @@ from scibox.config import Config
 from scibox.core.admission import Desk
 from scibox.core.conditions import Condition
 from scibox.core.events import Emit, Notice
-from scibox.core.limits import Windows
+from scibox.core.limits import Limiter, Windows
 from scibox.core.sharing import part_of
 from scibox.gate.desk import LocalDesk
 from scibox.gate.gate import Gate
 from scibox.gate.keywatch import KeyWatch
+from scibox.gate.repeats import LocalRepeats, Repeats
+from scibox.gate.shared import SharedLimiter
 from scibox.http import app as door
 from scibox.http import server
 from scibox.http.front import Front
@@ -56,7 +58,7 @@ LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 class Rooms:
     """Everything between the door and the replicas. `adopt` is what differs between two configurations."""
 
-    def __init__(self, config: Config, desk: Desk, store: KeyStore, emit: Emit) -> None:
+    def __init__(self, config: Config, desk: Desk, repeats: Repeats, store: KeyStore, emit: Emit) -> None:
         # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
         logging.getLogger("python_multipart").addHandler(logging.NullHandler())
         self.config = config
@@ -71,6 +73,7 @@ class Rooms:
             config.embeddings.cache_disk_bytes,
             lambda message: emit(Notice(message, is_warning=True)),
         )
+        self._repeats = repeats
         self._journal = Journal(config.data / "journal", emit, is_strict=config.ledger.strict)
         self.gate = self._new_gate(desk)
         self.pipeline = self._new_pipeline()
@@ -117,6 +120,7 @@ class Rooms:
                 status=status,
                 reload=reload,
                 ending=self.ending,
+                repeats=self._repeats,
                 heartbeat_s=config.server.heartbeat_s,
                 max_body_bytes=config.server.max_body_bytes,
                 cors_origins=config.server.cors_origins,
@@ -199,11 +203,29 @@ class Rooms:
         )
 
 
-def local_desk(config: Config, slots: Callable[[str], Sequence[int]], parts: int = 1) -> LocalDesk:
+def shared_limits(config: Config, emit: Emit) -> SharedLimiter | None:
+    """The limits of all nodes, if there are others."""
+    own = config.shared
+    if own.limits_url is None:
+        return None
+    return SharedLimiter(own.limits_url, emit, prefix=own.limits_prefix)
+
+
+def local_repeats(config: Config) -> LocalRepeats:
+    """What was answered, kept in this process."""
+    return LocalRepeats(config.gate.repeat_keep_s, config.gate.repeat_bytes, time.monotonic)
+
+
+def local_desk(
+    config: Config,
+    slots: Callable[[str], Sequence[int]],
+    parts: int = 1,
+    limiter: Limiter | None = None,
+) -> LocalDesk:
     """A desk in this process, with one of so many parts of the slots and of the places to wait."""
     return LocalDesk(
         lambda model: [part_of(own, parts) for own in slots(model)],
-        Windows(),
+        limiter or Windows(),
         time.monotonic,
         time.time,
         queue_per_model=part_of(config.gate.queue_per_model, parts),

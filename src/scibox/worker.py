@@ -30,13 +30,14 @@ from scibox.core.errors import Conflict, OperatorError
 from scibox.engines.child import begin, fail
 from scibox.gate.gate import Gate
 from scibox.gate.remote import RemoteDesk
+from scibox.gate.repeated import RemoteRepeats
 from scibox.http import server
 from scibox.http.handing import Taking
 from scibox.intercom.link import Link, LinkLost
 from scibox.observe.log import Log
 from scibox.process import first_of
 from scibox.router.replica import Route
-from scibox.service.status import State, Status
+from scibox.service.status import Part, State, Status
 from scibox.store.keys import KeyStore
 from scibox.wire.admin.status import Reloaded
 from scibox.wire.admin.status import Status as Report
@@ -114,16 +115,23 @@ class Heard:
 class AskedStatus(Status):
     """What the main process tells, who knows the whole service."""
 
-    def __init__(self, gate: Gate, models: Heard, link: Link) -> None:
-        super().__init__(gate, models, __version__, parts=(self._of_link,))
+    def __init__(self, gate: Gate, models: Heard, link: Link, own: Part) -> None:
+        super().__init__(gate, models, __version__, parts=(own, self._of_link))
         self._link = link
 
     async def report(self) -> Report:
-        """Everything, for the operator."""
+        """Everything, for the operator; what is broken at this worker alone too."""
+        here = await super().report()
         try:
-            return _report(await self._link.ask("report", None))
+            whole = _report(await self._link.ask("report", None))
         except LinkLost:
-            return await super().report()
+            return here
+        known = {one.part for one in whole.broken}
+        more = [one for one in here.broken if one.part not in known]
+        if more and whole.status == "ok":
+            whole.status = "degraded"
+        whole.broken += more
+        return whole
 
     def _of_link(self) -> list[Condition]:
         words = "The main process of the service cannot be asked: each worker serves its part of every limit."
@@ -139,10 +147,10 @@ class Worker:
         self._settings = settings
         self._link = Link(Path(settings.intercom))
         desk = RemoteDesk(self._link, rooms.local_desk(config, self._slots, parts), parts, log.emit)
-        self._rooms = rooms.Rooms(config, desk, store, log.emit)
+        self._rooms = rooms.Rooms(config, desk, RemoteRepeats(self._link), store, log.emit)
         self._rooms.adopt(config, settings.routes)
         self._heard = Heard(settings)
-        self._status = AskedStatus(self._rooms.gate, self._heard, self._link)
+        self._status = AskedStatus(self._rooms.gate, self._heard, self._link, self._rooms.conditions)
         wake = partial(self._link.tell, "batches")
         application = self._rooms.application(config, self._status, self._reload, wake)
         self._web = server.server(application, rooms.listen(config, Path(settings.private)))
@@ -158,11 +166,12 @@ class Worker:
         self._link.told["standing"] = self._hear
         self._link.changed.append(self._on_link)
         await self._link.connect()
+        replicas = [replica for route in self._settings.routes for replica in route.replicas]
+        tasks = [asyncio.create_task(work) for work in self._rooms.works(lambda: replicas)]
+        await self._rooms.keys.started()  # or the first callers would be strangers
         serving = asyncio.create_task(self._web.serve(sockets=[]))
         await self._web.ready.wait()
-        replicas = [replica for route in self._settings.routes for replica in route.replicas]
-        works = [*self._rooms.works(lambda: replicas), self._take()]
-        tasks = [asyncio.create_task(work) for work in works]
+        tasks.append(asyncio.create_task(self._take()))
         try:
             await first_of(self._stop.wait(), self._leave.wait(), *map(_failed, [*tasks, serving]))
             if not self._stop.is_set():

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from world import IS_LONG, world
+from world import IS_LONG, Told, world
 
 from scibox.core.types import Ending
 
@@ -28,11 +28,11 @@ async def test_clients_leave_at_random_points(tmp_path: Path) -> None:
             async with room:
                 left.append(await place.call(leave_after=chance.randrange(12)))
 
-        left: list = []
+        left: list[Told] = []
         await asyncio.gather(*(leave() for _ in range(CALLS)))
         serve.until(lambda: len(place.upstream.outcomes()) == CALLS, within_s=TOLD_WITHIN_S)
         serve.until(lambda: serve.get("/admin/v1/status")[1]["calls_in_flight"] == 0, within_s=10)
-        [model, _] = serve.get("/admin/v1/status")[1]["models"]
+        [model] = serve.get("/admin/v1/status")[1]["models"]
         assert (model["running"], model["waiting"]) == (0, 0)
         assert serve.stop() == 0
         outcomes = {one.request_id: one for one in place.upstream.outcomes()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -42,10 +43,11 @@ class Crowd:
         return await self.client.post("/v1/chat/completions", json=CHAT, headers=own)
 
     async def keep_asking(self, owner: int, until: float, pause_s: float = 0.0) -> None:
+        luck = random.Random(owner)
         while time.monotonic() < until:
             answer = await self.ask(owner)
             assert answer.status_code == 200, answer.text
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s * luck.uniform(0.5, 1.5))
 
 
 def crowd(r: Rig) -> Crowd:
@@ -60,7 +62,9 @@ def jain(shares: list[float]) -> float:
 
 async def test_who_floods_gets_no_more_and_who_asks_seldom_hardly_waits() -> None:
     async with rig(keys=keys(), slots=SLOTS) as r:
-        r.engine.script = Script(first_chunk_delay_s=QUANTUM_S)
+        luck = random.Random(1)  # calls that all take the same time would end, and come, in step
+        times = (luck.uniform(0.5, 1.5) * QUANTUM_S for _ in range(1_000))
+        r.engine.next_scripts.extend(Script(first_chunk_delay_s=time_s) for time_s in times)
         all_of = crowd(r)
         began = time.monotonic()
         until = began + 5.0
@@ -114,12 +118,12 @@ async def test_a_refusal_is_quick_and_who_comes_again_as_told_is_served() -> Non
 
         async with all_of.client:
             await asyncio.gather(*(all_of.ask(owner) for owner in range(OWNERS)))  # how long a call takes
-            statuses = await asyncio.gather(*(come(owner) for owner in range(OWNERS) for _ in range(20)))
+            statuses = await asyncio.gather(*(come(owner) for owner in range(OWNERS) for _ in range(12)))
 
     refused_s, retries_s = [list(column) for column in zip(*told, strict=True)]
-    refused_s.sort()
-    assert len(told) > 80  # of 160, about 60 could start within three seconds
-    assert refused_s[int(len(refused_s) * 0.95)] <= 1.0 + 2.0
+    assert len(told) > 30  # of 96, about 60 could start within three seconds
+    # At once, but for those whose turn was to come in time and did not.
+    assert sum(seconds < 2.0 for seconds in refused_s) >= 0.7 * len(told), sorted(refused_s)
     assert all(1 <= seconds <= 60 for seconds in retries_s)
     assert len(set(retries_s)) > 3  # they are not all told the same
     assert statuses.count(200) >= 0.99 * len(statuses), statuses.count(200)

@@ -32,19 +32,21 @@ async def every_way(place: World) -> None:
 
 async def test_canaries_are_nowhere(tmp_path: Path) -> None:
     script = {"chunks": [f"{ANSWER} "] * 4, "chunk_delay_s": 0.01}
-    with world(tmp_path, **script) as place, place.service() as serve:
-        member = place.member("team")
-        await every_way(place)
-        answer = serve.post("/v1/embeddings", {"model": "v", "input": [f"embed {PROMPT}"]})
-        assert answer[0] == 200
-        assert serve.get(f"/v1/models/{PROMPT}")[0] == 404
-        running = [asyncio.create_task(place.call()) for _ in range(4)]
-        await asyncio.sleep(0.05)
-        serve.process.kill()  # what was under way is in the journal only
-        await asyncio.gather(*running)
-        await asyncio.to_thread(serve.process.wait)
-    with place.service() as serve:
-        assert serve.stop() == 0
+    with world(tmp_path, **script) as place:
+        place.configure(place.model("v", "embedding"))
+        with place.service() as serve:
+            member = place.member("team")
+            await every_way(place)
+            answer = serve.post("/v1/embeddings", {"model": "v", "input": [f"embed {PROMPT}"]})
+            assert answer[0] == 200
+            assert serve.get(f"/v1/models/{PROMPT}")[0] == 404
+            running = [asyncio.create_task(place.call()) for _ in range(4)]
+            await asyncio.sleep(0.05)
+            serve.process.kill()  # what was under way is in the journal only
+            await asyncio.gather(*running)
+            await asyncio.to_thread(serve.process.wait)
+        with place.service() as serve:
+            assert serve.stop() == 0
 
     files = [path for path in place.data.rglob("*") if path.is_file()]
     assert any(path.parent.name == "journal" for path in files)

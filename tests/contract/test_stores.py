@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import threading
 import time
@@ -58,7 +59,7 @@ def names(sql: Sql) -> list[str]:
 
 
 def sorts(place: str) -> list[Row]:
-    with closing(Sql(place, MORE_FRUITS)) as sql, sql.reading() as db:
+    with closing(Sql(place, MORE_FRUITS, patience_s=60)) as sql, sql.reading() as db:
         return db.rows("SELECT * FROM sorts")
 
 
@@ -201,7 +202,7 @@ def test_several_bring_tables_forward_at_once(place: str) -> None:
     start = threading.Barrier(4)
 
     def use(_: int) -> list[Row]:
-        start.wait(10)
+        start.wait(60)
         return sorts(place)
 
     with ThreadPoolExecutor(4) as threads:
@@ -218,6 +219,23 @@ def test_a_migration_that_fails_leaves_the_tables_as_they_were(place: str) -> No
         pass
 
     assert sorts(place) == [("apple", 1)]
+
+
+def test_a_full_disk_is_a_database_that_is_away(tmp_path: Path) -> None:
+    """The system lets this process write no file beyond a size, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Sql(f"sqlite://{tmp_path}/tables.db", FRUITS)) as sql:
+        put(sql, "apple")
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
+            with pytest.raises(DatabaseAway), sql.writing() as db:
+                db.run_many("INSERT INTO fruits (name) VALUES (?)", [(f"{n:01000}",) for n in range(5000)])
+            assert names(sql) == ["apple"]  # reading goes on
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        put(sql, "pear")
+
+        assert names(sql) == ["apple", "pear"]
 
 
 # -- PostgreSQL alone: it may be stopped, hang, and hold several sets of tables
@@ -329,8 +347,8 @@ def test_the_operator_is_made_once_though_several_try(place: str) -> None:
     start = threading.Barrier(4)
 
     def first(_: int) -> str | None:
-        with KeyStore(place) as store:
-            start.wait(10)
+        with KeyStore(place, patience_s=60) as store:  # disks of busy machines may take seconds
+            start.wait(60)
             return admin.ensure_operator(store, 1.0)
 
     with ThreadPoolExecutor(4) as threads:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_client import ask, chat
@@ -240,3 +241,34 @@ def test_delays_are_bounded_whatever_happens(lives: list[tuple[bool, float]]) ->
         now += lasted_s
         policy = policy.ended(now)
         assert 0.0 <= policy.delay_s <= MAX_DELAY_S
+
+
+def test_a_child_that_is_killed_at_its_birth_is_started_again(tmp_path: Path) -> None:
+    """On uvloop, as the service runs: there its pipe may be closed before its settings are written."""
+    kills = 12
+
+    def kill() -> None:
+        seen: set[str] = set()
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        end = time.monotonic() + 30.0
+        while len(seen) < kills and time.monotonic() < end:
+            for pid in set(children.read_text().split()) - seen:
+                seen.add(pid)
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.0002)
+
+    async def live() -> None:
+        socket = tmp_path / "e.sock"
+        line = json.dumps({"socket": str(socket)}).encode()
+        supervisor = Supervisor("small", Command("scibox.engines.fake", line), socket, report=lambda _: None)
+        await supervisor.start()
+        await supervisor.wait_ready()
+        killing = asyncio.create_task(asyncio.to_thread(kill))
+        while not killing.done():
+            supervisor._policy = Restarts(was_ready=True)  # the next start comes at once
+            await asyncio.sleep(0.01)
+        await until(lambda: supervisor.state == "ready", 30.0)
+        await supervisor.stop()
+
+    uvloop.run(live())

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from live import Serve, scibox
@@ -60,7 +61,7 @@ class Clients:
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     request_id, text = answer.headers["x-request-id"], answer.read().decode()
-            except (OSError, ValueError):
+            except (OSError, HTTPException):  # killed before or in the middle
                 time.sleep(0.01)
                 continue
             if not is_stream or text.endswith("data: [DONE]\n\n"):

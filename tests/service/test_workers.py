@@ -31,7 +31,11 @@ def workers(serve: Serve) -> list[int]:
 
 
 def _module(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2]
+    """What it runs; nothing when it has just ended, or not yet begun."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").rpartition(b"\0")[2]
+    except OSError:
+        return b""
 
 
 def _in_flight(serve: Serve) -> int:

@@ -69,14 +69,13 @@ class World:
 
     def configure(self, settings: str = "") -> None:
         """Write the configuration; a running service does not read it by itself."""
-        deployment = f'url = "{self.upstream.url}"\nupstream_model = "fake-model"\ndialect = "vllm"\n'
-        models = {"m": "chat", "v": "embedding"}
-        self.config.write_text(
-            settings
-            + "".join(
-                f'\n[models.{name}]\nkind = "{kind}"\n[[models.{name}.deployments]]\n{deployment}'
-                for name, kind in models.items()
-            )
+        self.config.write_text(f"{settings}\n{self.model('m')}")
+
+    def model(self, name: str, kind: str = "chat") -> str:
+        """A model of the scripted server, for the configuration."""
+        return (
+            f'[models.{name}]\nkind = "{kind}"\n[[models.{name}.deployments]]\nurl = "{self.upstream.url}"\n'
+            'upstream_model = "fake-model"\ndialect = "vllm"\n'
         )
 
     @contextmanager

@@ -16,6 +16,9 @@ AT_START_ONLY = (
     "embeddings.cache_disk_bytes",
     "shared.database_url",
     "shared.limits_url",
+    "shared.limits_prefix",
+    "gate.repeat_keep_s",
+    "gate.repeat_bytes",
 )
 
 

@@ -115,6 +115,8 @@ class Gate:
     queue_per_model: Count = 1_000
     queue_per_owner: Count = 200
     upstream_slots: Slots = 128
+    repeat_keep_s: Seconds = 3600.0
+    repeat_bytes: Bytes = 64 * 2**20
     holders_rotate: bool = False
 
 
@@ -132,6 +134,7 @@ class Shared:
 
     database_url: str | None = None
     limits_url: str | None = None
+    limits_prefix: str = "scibox"
 
 
 @dataclass(frozen=True, slots=True)

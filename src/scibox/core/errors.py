@@ -79,6 +79,16 @@ class Conflict(SciBoxError):
     code = "conflict"
 
 
+class IdempotencyKeyReused(InvalidRequest):
+    """An `Idempotency-Key` comes again with another body (draft-ietf-httpapi-idempotency-key-header-07, 2.7).
+
+    422, not 409: OpenAI's clients try a 409 again.
+    """
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class RateLimited(SciBoxError):
     """A rate limit: the same call succeeds later."""
 

@@ -173,6 +173,13 @@ class _Held:
 _Taken = tuple[_Held, list[tuple[Window, int]], list[tuple[Quota, float]]]
 
 
+class Content(NamedTuple):
+    """What the windows of one subject hold, as it can be told to another place that counts."""
+
+    subject: str
+    windows: list[tuple[str, list[tuple[float, int]]]]  # the field; monotonic seconds and units
+
+
 class Windows:
     """The limits in memory of one process; exact. A clock that steps back is taken to stand still."""
 
@@ -223,6 +230,18 @@ class Windows:
         """What the ledger says of today and this month."""
         for field, quota in self._find(subject, at).quotas.items():
             quota.load(day_tokens if field == "tokens_per_day" else month_tokens, at.unix)
+
+    def contents(self, at: Moment) -> Iterator[Content]:
+        """What all windows hold now."""
+        at = self._onward(at)
+        for name, of in self._held.items():
+            yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows().items()])
+
+    def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
+        """Subject, field, and what calls that have ended used of it."""
+        for name, of in self._held.items():
+            for field, quota in of.quotas.items():
+                yield name, field, quota.used_at(at.unix)
 
     def _onward(self, at: Moment) -> Moment:
         if at.clock < self._clock:

@@ -70,6 +70,11 @@ class Quota:
         self._turn(unix)
         self.used = max(self.used, used)
 
+    def used_at(self, unix: float) -> int:
+        """What calls that have ended used of it."""
+        self._turn(unix)
+        return self.used
+
     def remaining(self, unix: float) -> int:
         """What is left of it."""
         self._turn(unix)

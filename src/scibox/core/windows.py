@@ -96,6 +96,11 @@ class Window:
         self._advance(now)
         return next((self._passes(cell, now) for cell in reversed(self._order) if self._cells[cell]), 0.0)
 
+    def contents(self, now: float) -> list[tuple[float, int]]:
+        """When (the middle of each cell) how many units were taken that still count."""
+        self._advance(now)
+        return [((cell + 0.5) * self._cell_s, units) for cell in self._order if (units := self._cells[cell])]
+
     def _advance(self, now: float) -> int:
         """Forget the cells that have passed; the number of the present one."""
         cell = int(now / self._cell_s)

@@ -137,7 +137,11 @@ class Supervisor:
 
     async def _keep_alive(self) -> None:
         while True:
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+            except Exception as error:  # whatever it is, nobody else would start the engine again
+                self._lines.append(str(error) or repr(error))
+                code = None
             self._policy = self._policy.ended(time.monotonic())
             if self._policy.is_hopeless(code):
                 self._failure = EngineFailed(self._why(code))
@@ -151,12 +155,7 @@ class Supervisor:
         """One life of the child: its exit code, None when it never became ready in time."""
         self._lines.clear()
         self.socket.unlink(missing_ok=True)  # a child that was killed leaves it behind
-        try:
-            process = await self._spawn()
-        except OSError as error:
-            self._lines.append(str(error))
-            return None
-        self._process = process
+        self._process = process = await self._spawn()
         reading = asyncio.create_task(self._collect(process))
         try:
             if await self._becomes_ready(process):
@@ -182,7 +181,8 @@ class Supervisor:
             start_new_session=True,
         )
         assert process.stdin is not None
-        with suppress(ConnectionError):  # it may be gone already; its exit code says more
+        # It may be gone already; its exit code says more. uvloop raises RuntimeError for a closed pipe.
+        with suppress(ConnectionError, RuntimeError):
             process.stdin.write(self.command.settings.rstrip(b"\n") + b"\n")
             await process.stdin.drain()
         return process

@@ -59,8 +59,8 @@ class _Call:
     """A call at the desk, from its coming to its leaving."""
 
     __slots__ = (
-        "came_at", "deployment", "entered_at", "expected_s", "grant", "model", "on_place", "patience",
-        "refusal", "started_at", "telling", "turn", "wish",
+        "came_at", "deployment", "entered_at", "expected_s", "grant", "is_back", "model", "on_place",
+        "patience", "refusal", "started_at", "telling", "turn", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class _Call:
         self.model = model
         self.entered_at = now
         self.on_place = on_place
+        self.is_back = False  # it comes again, as a refusal has told it to
         self.came_at = 0
         self.expected_s = 0.0
         self.deployment: int | None = None  # whose slot it has, or is about to have
@@ -124,11 +125,12 @@ class LocalDesk:
         model = self._model(wish.model)
         call = self._calls[wish.call_id] = _Call(wish, model, now, on_place)
         try:
-            is_expected = model.returning.is_expected(wish.owner, now)
+            call.is_back = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
             self._dispatch(model)
-            if call.grant is None and call.refusal is None:
-                self._begin_to_wait(call, now, is_expected=is_expected)
+            is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
+            if call.grant is None and call.refusal is None and not is_asked:
+                self._begin_to_wait(call, now)
             if call.grant is None and call.refusal is None:
                 call.turn = asyncio.get_running_loop().create_future()
                 await call.turn
@@ -247,7 +249,9 @@ class LocalDesk:
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
-            if now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
+            if call.turn is not None and call.patience is None:  # it has not waited yet
+                self._begin_to_wait(call, now)
+            elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
         if not call.model.is_dispatching:
             self._dispatch(call.model)
@@ -290,19 +294,16 @@ class LocalDesk:
             if model.queue.wake(subject):
                 self._dispatch(model)
 
-    def _begin_to_wait(self, call: _Call, now: float, *, is_expected: bool) -> None:
-        """Judge whether a call that cannot start now may wait, and for how long.
-
-        `is_expected`: it comes back as it was told to.
-        """
+    def _begin_to_wait(self, call: _Call, now: float) -> None:
+        """Judge whether a call that cannot start now may wait, and for how long."""
         wish, queue, returning = call.wish, call.model.queue, call.model.returning
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
         owned = queue.waiting_of(wish.owner)
-        ahead = 0 if is_expected else returning.ahead(wish.owner, now)
+        ahead = 0 if call.is_back else returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
-        # The pace of a limit is known; that of slots is an estimate, so that not all of the patience is lent on it.
+        # The pace of a limit is known; that of slots is an estimate: not all of the patience is lent on it.
         held_by = self._verdict(wish, now)
         bearable_s = wish.patience_s if held_by else SURE * wish.patience_s
         excess_s = place.eta_s - bearable_s
@@ -313,7 +314,7 @@ class LocalDesk:
             retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif call.expected_s > bearable_s and not is_expected and is_known:
+        elif call.expected_s > bearable_s and not call.is_back and is_known:
             self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()

@@ -118,12 +118,13 @@ class AdminRoutes:
 
     async def create_keys(self, request: Request) -> Response:
         """Make many keys, from JSON or from a table: all of them or none."""
-        now = self._admin.now()
+        now, again = self._admin.now(), wire.parse_again(request.query_params)
         if header(request.scope, b"content-type").partition(";")[0].strip().lower() == "text/csv":
             raw = await read_body(request.scope, request.receive, MOST_BYTES)
-            drafts, again = [*table.parse(raw, now).drafts], wire.parse_again(request.query_params)
+            drafts = [*table.parse(raw, now).drafts]
         else:
-            drafts, again = wire.parse_bulk(await _body(request), now)
+            drafts, is_asked = wire.parse_bulk(await _body(request), now)
+            again = again or is_asked
         made = await self._change(
             request, f"made keys of a table of {len(drafts)}", self._admin.create_many, drafts, again
         )

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from scibox.core.errors import InvalidRequest, MethodNotAllowed, NotFound, SciBoxError
 from scibox.core.events import Emit, Notice
+from scibox.gate.repeats import Repeats
 from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
@@ -63,6 +64,7 @@ class Door:
     status: Status
     reload: Reload
     ending: asyncio.Event
+    repeats: Repeats
     heartbeat_s: float
     max_body_bytes: int
     cors_origins: Sequence[str] = ("*",)
@@ -116,6 +118,7 @@ def api(door: Door) -> list[BaseRoute]:
             door.pipeline,
             door.emit,
             door.ending,
+            repeats=door.repeats,
             heartbeat_s=door.heartbeat_s,
             max_body_bytes=door.max_body_bytes,
         )

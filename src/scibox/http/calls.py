@@ -11,15 +11,17 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from scibox.core.errors import Draining, SciBoxError
+from scibox.core.errors import Draining, InvalidRequest, SciBoxError
 from scibox.core.events import Emit, Refused
 from scibox.core.types import Call, Key
+from scibox.gate.repeats import Answer, Repeats
 from scibox.service.pipeline import Pipeline
 from scibox.wire import waiting
 from scibox.wire.face import Asked, Face
 
+from .once import Made, Name, Once, name_of
 from .request import ClientGone, bearer, explain, patience_s, read_json, while_wanted
-from .respond import EventStream, Head, Headers, request_id, send_error, send_json
+from .respond import EventStream, Head, Headers, error_headers, request_id, send_error, send_json
 
 
 class Calls:
@@ -33,6 +35,7 @@ class Calls:
         emit: Emit,
         ending: asyncio.Event,
         *,
+        repeats: Repeats,
         heartbeat_s: float,
         max_body_bytes: int,
     ) -> None:
@@ -41,6 +44,7 @@ class Calls:
         self._pipeline = pipeline
         self._emit = emit
         self._ending = ending
+        self._once = Once(repeats, ending)
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
 
@@ -51,16 +55,19 @@ class Calls:
             key = await self._pipeline.enter(bearer(scope))
             body = await read_json(scope, receive, self._max_body_bytes)
             asked = self._read(scope, body)
+            name = name_of(scope, key.key_id, body)
         except ClientGone:
             return
         except SciBoxError as failure:
-            error = explain(scope, failure)
-            self._emit(Refused(request_id(scope), error.status, error.code, error.message))
             limits = await self._limits(key) if key else ()
-            await send_error(send, error, self.face, request_id(scope), limits)
+            await self._refuse(explain(scope, failure), request_id(scope), send, limits)
             return
         with suppress(ClientGone):
-            await while_wanted(receive, self._ending, self._answer(key, asked, send))
+            await while_wanted(receive, self._ending, self._answer(key, asked, name, send))
+
+    async def _refuse(self, error: SciBoxError, request_id: str, send: Send, limits: Headers) -> None:
+        self._emit(Refused(request_id, error.status, error.code, error.message))
+        await send_error(send, error, self.face, request_id, limits)
 
     def _read(self, scope: Scope, body: bytes) -> Asked:
         asked = self.face.parse(request_id(scope), body)
@@ -71,24 +78,40 @@ class Calls:
         """What is left of the limits, for the answer to a call that has not got its turn."""
         return waiting.limit_headers(await self._pipeline.allowances(key, call))
 
-    async def _answer(self, key: Key, asked: Asked, send: Send) -> None:
-        if asked.call.stream:
+    async def _answer(self, key: Key, asked: Asked, name: Name | None, send: Send) -> None:
+        if asked.call.stream:  # whatever its name: events that have left cannot be told again
             await self._stream(key, asked, send)
             return
         call, head = asked.call, Head()
         try:
-            async with aclosing(self._pipeline.serve(key, call, head)) as chunks:
-                [answer] = [chunk async for chunk in chunks]
+            if name is None:
+                made = await self._make(key, asked, head)
+            else:
+                made = await self._once.make(name, lambda: self._make(key, asked, head))
         except SciBoxError as error:
-            limits = head.headers or await self._limits(key, call)
-            await send_error(send, asked.told(error), self.face, call.request_id, limits)
+            await self._refuse(error, call.request_id, send, await self._limits(key, call))
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
                 stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
                 await send_error(send, stopped, self.face, call.request_id, head.headers)
             raise
-        await send_json(send, 200, asked.reply.whole(answer.data), [*head.headers, *answer.headers])
+        has_turn = made.answer.status == 200 and not made.is_replayed
+        headers = head.headers if head.headers or has_turn else await self._limits(key, call)
+        await send_json(send, made.answer.status, made.answer.body, [*headers, *made.answer.headers])
+
+    async def _make(self, key: Key, asked: Asked, head: Head) -> Made:
+        """Serve a call whose answer is one body."""
+        try:
+            async with aclosing(self._pipeline.serve(key, asked.call, head)) as chunks:
+                [answer] = [chunk async for chunk in chunks]
+        except SciBoxError as failure:
+            error = asked.told(failure)
+            body = self.face.error(error, asked.call.request_id)
+            # Other errors may heal: a limit, a model that the operator adds, a server that comes back.
+            is_kept = isinstance(error, InvalidRequest)
+            return Made(Answer(error.status, body, tuple(error_headers(error))), is_kept)
+        return Made(Answer(200, asked.reply.whole(answer.data), tuple(answer.headers)), is_kept=True)
 
     async def _stream(self, key: Key, asked: Asked, send: Send) -> None:
         events = EventStream(send, self._heartbeat_s, self.face, asked)

@@ -69,7 +69,7 @@ class Usher:
     def __init__(self, listener: socket.socket, warn: Callable[[str], None]) -> None:
         self._listener = listener
         self._warn = warn
-        self._lanes: list[Lane] = []
+        self._lanes: list[Lane] = []  # the one that got a connection last is the last
         self._waiting: list[socket.socket] = []  # accepted, and nobody can take them now
         self._is_accepting = False
         self._is_stopped = False
@@ -137,6 +137,8 @@ class Usher:
     def _hand(self, connection: socket.socket) -> bool:
         for lane in sorted((lane for lane in self._lanes if lane.is_open), key=lambda lane: lane.load):
             if lane.hand(connection):
+                self._lanes.remove(lane)  # of several that have as few, the next is another
+                self._lanes.append(lane)
                 connection.close()  # the worker has its own descriptor
                 return True
         self._waiting.append(connection)

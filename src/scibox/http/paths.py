@@ -32,11 +32,16 @@ def shown(route: Route) -> str:
 
 
 def methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
-    """The methods of a path; none where there is nothing."""
+    """The methods of a path; none where there is nothing. Of patterns that overlap, the first is meant."""
     found: set[str] = set()
+    pattern = None
     for route in routes:
         if route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
-            found |= {"GET", "HEAD"} if isinstance(route, Mount) else getattr(route, "methods", None) or set()
+            path = getattr(route, "path", None)
+            pattern = pattern or path
+            if path == pattern:
+                is_folder = isinstance(route, Mount)
+                found |= {"GET", "HEAD"} if is_folder else getattr(route, "methods", None) or set()
     return [method for method in _ORDER if method in found or (found and method == "OPTIONS")]
 
 

@@ -65,7 +65,7 @@ def _owner_paths(get: Get) -> dict[str, Any]:
     return {
         "/admin/v1/owners": {
             "get": {
-                **owner("listOwners", "The owners.", *_READ, answer="AdminOwnerList"),
+                **owner("listOwners", "The owners.", *_ONE, answer="AdminOwnerList"),
                 "parameters": [*page("owners", LISTED, MOST_LISTED), BY_TIME],
             },
             "post": {
@@ -94,11 +94,13 @@ def _key_paths(get: Get) -> dict[str, Any]:
     state = query("state", {"enum": list(get_args(KeyState))}, "Only keys in this state.")
     owner = query("owner", {"type": "string"}, "Only keys of this owner.")
     one = {"parameters": [place("key_id")]}
-    again = query("again", {"type": "boolean", "default": False}, "As in JSON; for `text/csv`.")
+    again = query(
+        "again", {"type": "boolean", "default": False}, "As in JSON, which a table has no place for."
+    )
     return {
         "/admin/v1/keys": {
             "get": {
-                **key("listKeys", "The keys.", *_READ, answer="AdminKeyList"),
+                **key("listKeys", "The keys.", *_ONE, answer="AdminKeyList"),
                 "parameters": [*page("keys", LISTED, MOST_LISTED), BY_TIME, owner, state],
             },
             "post": {

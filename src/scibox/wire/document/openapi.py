@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from scibox.wire.chat import ChatRequest
 from scibox.wire.embeddings import EmbeddingRequest
 from scibox.wire.extras import UNDERSTOOD, Extras
+from scibox.wire.faces import FACES
 from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList, Readiness
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
@@ -186,7 +187,7 @@ def document(version: str) -> dict[str, Any]:  # Any: a JSON document
             {"name": "Service", "description": "Free of charge, never limited."},
             {"name": openapi_admin.TAG, "description": "Owners, keys and limits; with an operator's key."},
         ],
-        "paths": _paths(),
+        "paths": _repeatable(_paths()),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -278,6 +279,25 @@ def _paths() -> dict[str, Any]:
         },
         "/ready": {"get": _ready()},
     }
+
+
+def _repeatable(paths: dict[str, Any]) -> dict[str, Any]:
+    """With the header that makes repeating a call safe, where calls are made."""
+    header = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": (
+            "A word of your own for this call, best a new UUID. Sent again with the same body, the call is "
+            "not made again: the answer is the first one's. Without effect on streamed calls."
+        ),
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    }
+    for path in FACES:
+        operation = paths[f"/v1{path}"]["post"]
+        operation["parameters"] = [header]
+        answer = {**operation["responses"]["400"], "description": "That Idempotency-Key had another body."}
+        operation["responses"]["422"] = answer
+    return paths
 
 
 _ERRORS = {

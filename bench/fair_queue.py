@@ -1,6 +1,6 @@
 """What a call costs in the queue and the limits, by how many wait.
 
-    python bench/queue.py [CALLS]
+    python bench/fair_queue.py [CALLS]
 
 Microseconds of CPU for one call's whole way: enter, estimate, finish of another, pick, take of two subjects'
 limits, charge, settle; and milliseconds for one look at all places.
