@@ -64,6 +64,7 @@ REVOKED = secret.compose([9] * secret.RANDOM_CHARS)
 EXPIRED = secret.compose([10] * secret.RANDOM_CHARS)
 COLLEAGUE = secret.compose([13] * secret.RANDOM_CHARS)
 STRANGER = secret.compose([11] * secret.RANDOM_CHARS)
+PACE = Pace(4, (0.01, 0.02, 0.04))
 OPERATOR = secret.compose([12] * secret.RANDOM_CHARS)
 CHAT = {"model": "chatty", "messages": [{"role": "user", "content": "hello there"}]}
 
@@ -196,12 +197,13 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
     thinking: Thinking | None = "auto",
     data: Path | None = None,
     limits: Limits | None = None,
-    pace: Pace | None = None,
+    pace: Pace = PACE,
     now: Callable[[], float] = time.time,
     rules: EmbeddingRules | None = None,
     packing: Packing | None = None,
     cache_file: Path | None = None,
     ranker: bool = False,
+    second: bool = False,
     keys: Mapping[str, Key] | None = None,
     owners: Mapping[str, Owner] | None = None,
     slots: int | None = None,
@@ -209,8 +211,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
     model_limits: Allowed = NO_LIMITS,
     owner_limits: Allowed = NO_LIMITS,
     price: Price | None = None,
-    queue_per_model: int = 1_000,
-    queue_per_owner: int = 200,
+    queues: tuple[int, int] = (1_000, 200),
     **vectors_replica: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
@@ -218,8 +219,9 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
     `remote`: the engine is no child of ours; `fallback`: a dead replica stands before the engine; `tokenizer`:
     how that engine's tokenizer is asked; `dialect` and `thinking` of the replica: None where it is to be asked.
     `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
-    `ranker`: one more model, of kind `rerank`. `keys` (by digest) are there beside the usual ones, `owners` by
-    name; `slots` of the replica of `chatty`; `model_limits`, `owner_limits` and `price` are of both models.
+    `ranker`: one more model, of kind `rerank`; `second`: one more for chat, `spare`. `keys` (by digest)
+    are there beside the usual ones, `owners` by name; `slots` of the replica of `chatty`; `queues`: how many may wait for a model, and of an owner;
+    `model_limits`, `owner_limits` and `price` are of both models.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -257,14 +259,18 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                     rules or EmbeddingRules(),
                 ),
                 *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
+                *(
+                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))]
+                    if second
+                    else ()
+                ),
             ]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
-            bounds = {"queue_per_model": queue_per_model, "queue_per_owner": queue_per_owner}
-            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
             journal = Notebook(folder / "journal")
+            bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
+            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
             sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
             usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
-            pace = pace or Pace(4, (0.01, 0.02, 0.04))
             gate = Gate(
                 ring,
                 desk,

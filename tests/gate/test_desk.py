@@ -30,7 +30,7 @@ def wish(call_id: str, owner: str = "team", *subjects: Subject, **more: Any) -> 
         "prompt_tokens": 10,
         "completion_tokens": 10,
         "texts": 0,
-        "patience_s": 100.0,
+        "patience_s": 200.0,
     }
     return Wish(call_id=call_id, owner=owner, subjects=subjects, **fields | more)
 

@@ -19,7 +19,7 @@ from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
-from scibox.core.returning import Returning
+from scibox.core.returning import SURE, Returning
 
 from . import refusals
 
@@ -31,7 +31,7 @@ PLACES_PER_S = 1_000  # told at most, by all queues together of a model
 class _Model:
     """A model's queue, and which of its deployments' slots are taken."""
 
-    __slots__ = ("is_dispatching", "queue", "returning", "timer", "timer_at", "used")
+    __slots__ = ("has_ended", "is_dispatching", "queue", "returning", "timer", "timer_at", "used")
 
     def __init__(self, name: str) -> None:
         self.queue = FairQueue(name, 0)
@@ -40,6 +40,7 @@ class _Model:
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.is_dispatching = False
+        self.has_ended = False  # one of its calls has: how long they take is known
 
     def fit(self, slots: Sequence[int]) -> None:
         """Take the deployments' slots as they are now."""
@@ -58,8 +59,8 @@ class _Call:
     """A call at the desk, from its coming to its leaving."""
 
     __slots__ = (
-        "came_at", "deployment", "entered_at", "expected_s", "grant", "model", "on_place", "patience",
-        "refusal", "started_at", "telling", "turn", "wish",
+        "came_at", "deployment", "entered_at", "expected_s", "grant", "is_back", "model", "on_place",
+        "patience", "refusal", "started_at", "telling", "turn", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class _Call:
         self.model = model
         self.entered_at = now
         self.on_place = on_place
+        self.is_back = False  # it comes again, as a refusal has told it to
         self.came_at = 0
         self.expected_s = 0.0
         self.deployment: int | None = None  # whose slot it has, or is about to have
@@ -123,6 +125,7 @@ class LocalDesk:
         model = self._model(wish.model)
         call = self._calls[wish.call_id] = _Call(wish, model, now, on_place)
         try:
+            call.is_back = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
             self._dispatch(model)
             is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
@@ -155,6 +158,7 @@ class LocalDesk:
         if model.queue.remove(call_id):
             return
         self._give_back(call, tokens, now)
+        model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
         self._dispatch(model)
         for subject in call.wish.subjects:
@@ -293,27 +297,38 @@ class LocalDesk:
     def _begin_to_wait(self, call: _Call, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
         wish, queue, returning = call.wish, call.model.queue, call.model.returning
-        is_expected = returning.is_expected(wish.owner, now)
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
         owned = queue.waiting_of(wish.owner)
-        ahead = 0 if is_expected else returning.ahead(wish.owner, now)
+        ahead = 0 if call.is_back else returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
+        # The pace of a limit is known; that of slots is an estimate: not all of the patience is lent on it.
+        held_by = self._verdict(wish, now)
+        bearable_s = wish.patience_s if held_by else SURE * wish.patience_s
+        excess_s = place.eta_s - bearable_s
+        is_known = held_by is not None or call.model.has_ended  # else it is a guess
         if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
             is_of_owner = owned > self.queue_per_owner
             bound = self.queue_per_owner if is_of_owner else self.queue_per_model
-            retry_after_s = self._retry_after_s(call, call.expected_s, now)
+            retry_after_s = self._retry_after_s(call, place.eta_s, max(0.0, excess_s), now)
             full = refusals.by_full_queue(wish, bound, is_of_owner=is_of_owner, retry_after_s=retry_after_s)
             self._turn_away(call, full)
-        elif call.expected_s > wish.patience_s and not is_expected:
-            excess_s = call.expected_s - wish.patience_s
-            self._turn_away(call, self._too_long(call, call.expected_s, excess_s, now))
+        elif call.expected_s > bearable_s and not call.is_back and is_known:
+            self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
             loop = asyncio.get_running_loop()
             call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
             if call.on_place is not None:
                 call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
+
+    def _verdict(self, wish: Wish, now: float) -> Verdict | None:
+        """The limit that holds calls like this one back now."""
+        for subject in wish.subjects:
+            verdict, until = self._verdicts.get(subject.name, (None, 0.0))
+            if until >= now:
+                return verdict
+        return None
 
     def _on_impatient(self, call: _Call) -> None:
         if call.deployment is not None:
@@ -326,18 +341,17 @@ class LocalDesk:
         call.model.queue.remove(call.wish.call_id)
         self._refuse(call, error)
 
-    def _too_long(self, call: _Call, expected_s: float, excess_s: float, now: float) -> SciBoxError:
+    def _too_long(self, call: _Call, eta_s: float, excess_s: float, now: float) -> SciBoxError:
         wish = call.wish
-        retry_after_s = self._retry_after_s(call, excess_s, now)
-        for subject in wish.subjects:
-            verdict, until = self._verdicts.get(subject.name, (None, 0.0))
-            if verdict is not None and until >= now:
-                return refusals.by_limit(wish, verdict, expected_s, retry_after_s)
-        return refusals.by_queue(wish, call.came_at, expected_s, retry_after_s)
+        retry_after_s = self._retry_after_s(call, eta_s, excess_s, now)
+        verdict = self._verdict(wish, now)
+        if verdict is not None:
+            return refusals.by_limit(wish, verdict, eta_s, retry_after_s)
+        return refusals.by_queue(wish, call.came_at, eta_s, retry_after_s)
 
-    def _retry_after_s(self, call: _Call, excess_s: float, now: float) -> int:
+    def _retry_after_s(self, call: _Call, eta_s: float, excess_s: float, now: float) -> int:
         model, owner = call.model, call.wish.owner
-        pace_s = call.expected_s / max(1, model.queue.waiting_of(owner))
+        pace_s = eta_s / max(1, model.queue.waiting_of(owner))
         return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
 
     def _place(self, call: _Call, now: float) -> Place:

@@ -14,6 +14,7 @@ from scibox.wire.faces import FACES
 from scibox.wire.info import Health, KeyInfo, KeyRevoked, KeyRotated, Model, ModelList, Readiness
 from scibox.wire.rerank import Rerank, RerankRequest, ScoreRequest, Scores
 from scibox.wire.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from scibox.wire.waiting import QueueList
 
 from . import admin as openapi_admin
 from . import faces as openapi_faces
@@ -133,6 +134,7 @@ _TYPES = [
     ModelList,
     Model,
     KeyInfo,
+    QueueList,
     KeyRevoked,
     KeyRotated,
     Health,
@@ -269,6 +271,9 @@ def _paths() -> dict[str, Any]:
             ),
         },
         "/v1/key/rotate": {"post": openapi_admin.rotation(_get)},
+        "/v1/queue": {
+            "get": _get("getQueue", "Service", "QueueList", "The calls of this key's owner that wait or run.")
+        },
         "/health": {
             "get": {**_get("getHealth", "Service", "Health", "Whether the service lives."), "security": []}
         },
@@ -302,6 +307,7 @@ _ERRORS = {
     "404": "No such model, file or batch for this key; the message says where to look.",
     "413": "The body is too large.",
     "415": "The body is packed, or not in UTF-8.",
+    "429": "A limit, a quota or a full queue; `Retry-After` says when to try again.",
     "502": "The model server failed; try again.",
     "503": "The model server cannot be reached or is busy; `Retry-After` says when to try again.",
     "504": "The model server took too long.",
