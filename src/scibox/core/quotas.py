@@ -24,6 +24,7 @@ def span(period: Period, unix: float) -> tuple[float, float]:
     following = (moment.year + moment.month // 12, moment.month % 12 + 1)
     return begin_at.timestamp(), datetime(*following, 1, tzinfo=UTC).timestamp()
 
+
 LEFT = 3  # periods that are remembered: those between which a clock may step to and fro
 
 
