@@ -6,18 +6,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from world import IS_LONG, Load, World, tell, world
+from world import IS_LONG, Load, tell, world
 
 from scibox.core.types import Ending
 from scibox.ledger.journal import MOST_WAITING
 
 ROOM_BYTES = 16 * 1024  # some dozens of calls
+CLIENTS = 16
 REFUSED = (503, "storage_unavailable")
 # In strict mode no call goes unrecorded; else so many wait in memory first that it takes a minute.
 STRICT = [True, False] if IS_LONG else [True]
 
 
-async def until(load: Load, place: World, *, refused: bool, within_s: float) -> None:
+async def until(load: Load, *, refused: bool, within_s: float) -> None:
     """Until new calls are refused, or are answered again."""
     async with asyncio.timeout(within_s):
         while True:
@@ -35,14 +36,15 @@ async def test_calls_are_refused_after_the_bound_and_answered_again(tmp_path: Pa
     settings = f"[ledger]\nstrict = {str(strict).lower()}\n"
     with world(tmp_path, settings, chunks=["word "] * 4) as place:
         with place.service() as serve:
-            async with Load(place, 16) as load:
+            async with Load(place, CLIENTS) as load:
                 await asyncio.sleep(0.3)
                 before = len(load.told)
                 with place.full(ROOM_BYTES):
-                    await until(load, place, refused=True, within_s=60 if strict else 600)
+                    await until(load, refused=True, within_s=60 if strict else 600)
                     in_vain = len(load.ended("whole")) - before
+                    await asyncio.sleep(1.0)
                     parts = {one["part"] for one in serve.get("/admin/v1/status")[1]["broken"]}
-                await until(load, place, refused=False, within_s=30)
+                await until(load, refused=False, within_s=30)
                 await asyncio.sleep(0.5)
             assert serve.stop() == 0
         entries = place.entries()
@@ -59,3 +61,5 @@ async def test_calls_are_refused_after_the_bound_and_answered_again(tmp_path: Pa
     assert {entries[one].outcome for one in whole} == {Ending.FINISHED}
     worked_on = {outcome.request_id for outcome in place.upstream.outcomes()}
     assert worked_on <= entries.keys()
+    ran = [one for one in refused if one.request_id in worked_on]  # when there was room no more
+    assert len(ran) <= CLIENTS < len(refused)
