@@ -76,6 +76,18 @@ def shows_model(run: Run, relay: Relay) -> None:
     assert (answer["object"], answer["id"]) == ("model", CHAT)
 
 
+def shows_queue(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert answer["object"] == "list"
+    assert all(call["status"] in {"waiting", "running"} for call in answer["data"])
+
+
+def shows_usage(run: Run, relay: Relay) -> None:
+    answer = json.loads(run.output)
+    assert answer["object"] == "page"
+    assert isinstance(answer["data"], list)
+
+
 def shows_key(run: Run, relay: Relay) -> None:
     answer = json.loads(run.output)
     assert answer["object"] == "key"
@@ -247,6 +259,8 @@ OURS: dict[str, Outcome] = {
     "settings": prints_nothing,
     "health": shows_health,
     "who-am-i": shows_key,
+    "my-queue": shows_queue,
+    "my-usage": shows_usage,
     "make-key": makes_a_key,
     "list-models": lists_models,
     "one-model": shows_model,

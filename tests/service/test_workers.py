@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
+import sqlite3
 import ssl
 import time
 import urllib.request
@@ -73,6 +75,11 @@ async def test_a_worker_that_is_killed_takes_its_own_calls_with_it_and_nothing_e
         assert living in workers(serve)
         serve.until_said("is back after 1 restarts")
         await until(lambda: _in_flight(serve) == 0)
+        # Each call has one line of the ledger, whatever became of it.
+        cut = {one.request_id for one in [*told, *load.told] if one.end == "cut"}
+        await until(lambda: cut <= _entries(place, "interrupted"))
+        whole = {one.request_id for one in [*told, *load.told] if one.end == "whole"}
+        await until(lambda: whole <= _entries(place, "finished"))
         await _both_are_used(place)
 
     assert sorted(one.end for one in told) == ["cut"] * 4 + ["whole"] * 4
@@ -82,6 +89,11 @@ async def test_a_worker_that_is_killed_takes_its_own_calls_with_it_and_nothing_e
     assert len(lost) <= 4  # each client was talking to one worker
     assert all(one.began_at <= killed_at for one in lost)
     assert [one.end for one in load.told if one.began_at > killed_at].count("whole") > 10
+
+
+def _entries(place: World, outcome: str) -> set[str]:
+    with contextlib.closing(sqlite3.connect(place.data / "ledger.db")) as db:
+        return {row[0] for row in db.execute("SELECT request_id FROM entries WHERE outcome = ?", (outcome,))}
 
 
 async def _both_are_used(place: World) -> None:

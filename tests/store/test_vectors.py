@@ -165,3 +165,16 @@ async def test_no_text_is_on_the_disk(tmp_path: Path) -> None:
 
     for file in tmp_path.iterdir():
         assert b"secret sentence" not in file.read_bytes()
+
+
+async def test_processes_of_one_service_share_the_file_under_the_same_keys(tmp_path: Path) -> None:
+    path, told = tmp_path / "c.db", list[str]()
+    with cache(path, memory=0, told=told) as one, cache(path, memory=0, told=told) as other:
+        for start in range(0, 200, 20):  # both write at the same time
+            one.put({one.key(b"model", f"a{n}"): vector(n) for n in range(start, start + 20)})
+            other.put({other.key(b"model", f"b{n}"): vector(n) for n in range(start, start + 20)})
+        await one.get([key(0)])  # behind its writes
+        await other.get([key(0)])
+        names = [one.key(b"model", f"{which}{n}") for which in "ab" for n in range(200)]
+        assert len(await one.get(names)) == len(await other.get(names)) == 400
+    assert told == []

@@ -9,8 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +17,7 @@ from hypothesis import strategies as st
 from mutations import odd_bytes
 
 from scibox.core.errors import SciBoxError
-from scibox.http import app
-from scibox.http.calls import Calls
-from scibox.wire import answers, tokenize
+from scibox.wire import answers, faces, tokenize
 from scibox.wire.document import openapi
 from scibox.wire.face import Asked, Face
 from scibox.wire.orders import Reading, Target, order
@@ -29,11 +26,7 @@ from scibox.wire.sse import EventSplitter
 IS_LONG = os.environ.get("SCIBOX_TEST_LONG") == "1"
 often = settings(max_examples=20_000 if IS_LONG else 250, derandomize=not IS_LONG)
 
-FACES: dict[str, Face] = {
-    route.path: route.endpoint.face  # type: ignore[attr-defined]
-    for route in app.api(cast(app.Door, app.Door(**dict.fromkeys(f.name for f in fields(app.Door)))))  # type: ignore[arg-type]
-    if isinstance(getattr(route, "endpoint", None), Calls)
-}
+FACES: dict[str, Face] = dict(faces.FACES)
 TARGETS = [
     Target("m", dialect, has_tools, thinking)
     for dialect in ("openai", "vllm", "llama")
