@@ -39,7 +39,7 @@ def test_the_document_is_valid_openapi_3_1() -> None:
     assert DOCUMENT["info"]["version"] == "1.2.3"
 
 
-def test_every_endpoint_but_health_asks_for_a_key() -> None:
+def test_every_endpoint_but_health_and_ready_asks_for_a_key() -> None:
     assert DOCUMENT["security"] == [{"key": []}]
     assert DOCUMENT["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     free = [
@@ -48,7 +48,7 @@ def test_every_endpoint_but_health_asks_for_a_key() -> None:
         for method in ("get", "post", "delete")
         if item.get(method, {}).get("security") == []
     ]
-    assert free == ["/health"]
+    assert free == ["/health", "/ready"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_what_is_answered_fits_the_document() -> None:
         jsonschema.validate(answer.json(), schema(name))
 
 
-async def test_every_documented_path_leads_somewhere_and_only_health_without_a_key() -> None:
+async def test_every_documented_path_leads_somewhere_and_only_health_and_ready_without_a_key() -> None:
     async with rig() as r:
         batch = await start(r.client, jsonl([line("a")]))
         await until_over(r.client, batch["id"])
@@ -155,7 +155,7 @@ async def test_every_documented_path_leads_somewhere_and_only_health_without_a_k
 
                     missing = {404} if "200" in item[method]["responses"] else set()
                     assert with_key.status_code not in {401, 405, 500} | missing, url
-                    assert (without.status_code == 200) == (path == "/health")
+                    assert (without.status_code == 200) == (path in {"/health", "/ready"})
 
 
 json_values = st.recursive(

@@ -24,7 +24,8 @@ from .turns import Turns
 
 BATCH_SHARE = 1 / 20
 RECENT_S = 5.0  # a walk that newcomers are placed by
-FEW = 24  # waiting calls whose order is walked through for each newcomer
+FEW = 24  # waiting calls whose order is walked through for each newcomer,
+MANY = 64  # unless so many owners have been seen: all of them may send again, so a walk looks at each
 
 
 class FairQueue:
@@ -153,7 +154,7 @@ class FairQueue:
         call = self._waiting.get(call_id)
         if call is None:
             return None
-        if len(self._waiting) <= FEW:
+        if len(self._waiting) <= FEW and len(call.flow.turns.flows) <= MANY:
             return next(place for place in self.places(now) if place.call_id == call_id)
         turns = call.flow.turns
         ahead = turns.ahead_of(call)

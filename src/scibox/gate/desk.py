@@ -17,77 +17,16 @@ import msgspec
 
 from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
-from scibox.core.fairness import FairQueue
 from scibox.core.limits import Limiter, Moment, Verdict
-from scibox.core.returning import SURE, Returning
+from scibox.core.returning import SURE
 
 from . import refusals
+from .rooms import Room, Visit
 
+LOOK_S = 1.0
 FIRST_PLACE_S = 1.0  # then it is clear that the call is not refused at once
 NEXT_PLACE_S = 2.0
 PLACES_PER_S = 1_000  # told at most, by all queues together of a model
-
-
-class _Model:
-    """A model's queue, and which of its deployments' slots are taken."""
-
-    __slots__ = ("has_ended", "is_dispatching", "queue", "returning", "timer", "timer_at", "used")
-
-    def __init__(self, name: str) -> None:
-        self.queue = FairQueue(name, 0)
-        self.returning = Returning()
-        self.used: list[int] = []
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
-        self.is_dispatching = False
-        self.has_ended = False  # one of its calls has: how long they take is known
-
-    def fit(self, slots: Sequence[int]) -> None:
-        """Take the deployments' slots as they are now."""
-        self.queue.slots = sum(slots)
-        if len(self.used) < len(slots):
-            self.used += [0] * (len(slots) - len(self.used))
-
-    def take_slot(self, slots: Sequence[int]) -> int:
-        """The first deployment, in the order of preference, that has a free slot."""
-        found = next((index for index, count in enumerate(slots) if self.used[index] < count), 0)
-        self.used[found] += 1
-        return found
-
-
-class _Call:
-    """A call at the desk, from its coming to its leaving."""
-
-    __slots__ = (
-        "came_at", "deployment", "entered_at", "expected_s", "grant", "is_back", "model", "on_place",
-        "patience", "refusal", "started_at", "telling", "turn", "wish",
-    )  # fmt: skip
-
-    def __init__(
-        self, wish: Wish, model: _Model, now: float, on_place: Callable[[Place], None] | None
-    ) -> None:
-        self.wish = wish
-        self.model = model
-        self.entered_at = now
-        self.on_place = on_place
-        self.is_back = False  # it comes again, as a refusal has told it to
-        self.came_at = 0
-        self.expected_s = 0.0
-        self.deployment: int | None = None  # whose slot it has, or is about to have
-        self.started_at: float | None = None
-        self.grant: Grant | None = None
-        self.refusal: SciBoxError | None = None
-        self.turn: asyncio.Future[None] | None = None  # done when there is a grant or a refusal
-        self.patience: asyncio.TimerHandle | None = None
-        self.telling: asyncio.TimerHandle | None = None
-
-    def decide(self) -> None:
-        """It need not wait any more."""
-        for timer in (self.patience, self.telling):
-            if timer is not None:
-                timer.cancel()
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_result(None)
 
 
 class LocalDesk:
@@ -114,8 +53,8 @@ class LocalDesk:
         self.queue_per_model = queue_per_model
         self.queue_per_owner = queue_per_owner
         self._luck = luck
-        self._models: dict[str, _Model] = {}
-        self._calls: dict[str, _Call] = {}
+        self._models: dict[str, Room] = {}
+        self._calls: dict[str, Visit] = {}
         self._verdicts: dict[str, tuple[Verdict, float]] = {}  # what blocks, by subject, and until when
         self._parked: dict[str, set[str]] = {}  # models with calls that a subject's limits block
 
@@ -123,7 +62,7 @@ class LocalDesk:
         """Wait until the call may start; a refusal is raised."""
         now = self._clock()
         model = self._model(wish.model)
-        call = self._calls[wish.call_id] = _Call(wish, model, now, on_place)
+        call = self._calls[wish.call_id] = Visit(wish, model, now, on_place)
         try:
             call.is_back = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
@@ -198,26 +137,30 @@ class LocalDesk:
                 return name
         return None
 
-    def _model(self, name: str) -> _Model:
+    def _model(self, name: str) -> Room:
         model = self._models.get(name)
         if model is None:
-            model = self._models[name] = _Model(name)
+            model = self._models[name] = Room(name)
         return model
 
-    def _dispatch(self, model: _Model) -> None:
+    def _dispatch(self, model: Room) -> None:
         """Start every call that may start now. Limits may be asked elsewhere and answer later."""
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
         model.is_dispatching = True
-        while (picked := queue.pick(self._clock())) is not None:
+        while len(queue) and queue.running < queue.slots:
+            picked = queue.pick(self._clock())
+            if picked is None:
+                break
             call = self._calls[picked.wish.call_id]
             call.deployment = model.take_slot(slots)
             at = Moment(self._clock(), self._now())
             self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
         model.is_dispatching = False
-        self._set_timer(model)
+        if len(queue) and queue.running < queue.slots:  # else the end of a call will ask again
+            self._set_timer(model)
 
-    def _set_timer(self, model: _Model) -> None:
+    def _set_timer(self, model: Room) -> None:
         """Look again when the next limit frees somebody."""
         at = model.queue.next_wake()
         if model.timer is not None and model.timer_at != at:
@@ -228,11 +171,11 @@ class LocalDesk:
             loop = asyncio.get_running_loop()
             model.timer = loop.call_later(max(0.0, at - self._clock()), self._on_timer, model)
 
-    def _on_timer(self, model: _Model) -> None:
+    def _on_timer(self, model: Room) -> None:
         model.timer = None
         self._dispatch(model)
 
-    def _on_verdict(self, call: _Call, verdict: Verdict) -> None:
+    def _on_verdict(self, call: Visit, verdict: Verdict) -> None:
         """What the limits say of a call that holds a slot already."""
         now, wish = self._clock(), call.wish
         if wish.call_id not in self._calls:  # it left meanwhile, and has given its slot back
@@ -256,7 +199,7 @@ class LocalDesk:
         if not call.model.is_dispatching:
             self._dispatch(call.model)
 
-    def _start(self, call: _Call, now: float) -> None:
+    def _start(self, call: Visit, now: float) -> None:
         call.started_at = now
         if call.wish.subjects:
             self.limiter.allowances(
@@ -265,24 +208,24 @@ class LocalDesk:
         else:
             self._grant(call, ())
 
-    def _grant(self, call: _Call, left: Sequence[Allowance]) -> None:
+    def _grant(self, call: Visit, left: Sequence[Allowance]) -> None:
         assert call.deployment is not None
         assert call.started_at is not None
         waited_s = call.started_at - call.entered_at
         call.grant = Grant(call.deployment, call.came_at, waited_s, tuple(left), call.expected_s)
         call.decide()
 
-    def _refuse(self, call: _Call, error: SciBoxError) -> None:
+    def _refuse(self, call: Visit, error: SciBoxError) -> None:
         self._calls.pop(call.wish.call_id, None)
         call.refusal = error
         call.decide()
 
-    def _free_slot(self, call: _Call) -> None:
+    def _free_slot(self, call: Visit) -> None:
         if call.deployment is not None:
             call.model.used[call.deployment] -= 1
             call.deployment = None
 
-    def _give_back(self, call: _Call, tokens: int | None, now: float) -> None:
+    def _give_back(self, call: Visit, tokens: int | None, now: float) -> None:
         self._free_slot(call)
         call.model.queue.finish(call.wish.call_id, tokens, now)
 
@@ -294,11 +237,13 @@ class LocalDesk:
             if model.queue.wake(subject):
                 self._dispatch(model)
 
-    def _begin_to_wait(self, call: _Call, now: float) -> None:
+    def _begin_to_wait(self, call: Visit, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
         wish, queue, returning = call.wish, call.model.queue, call.model.returning
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
+        if call.model.looking is None:
+            call.model.looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_around, call.model)
         owned = queue.waiting_of(wish.owner)
         ahead = 0 if call.is_back else returning.ahead(wish.owner, now)
         call.came_at = place.position
@@ -330,18 +275,18 @@ class LocalDesk:
                 return verdict
         return None
 
-    def _on_impatient(self, call: _Call) -> None:
+    def _on_impatient(self, call: Visit) -> None:
         if call.deployment is not None:
             return  # its limits are being asked: `_on_verdict` comes
         now = self._clock()
         eta_s = self._place(call, now).eta_s
         self._turn_away(call, self._too_long(call, eta_s, eta_s, now))
 
-    def _turn_away(self, call: _Call, error: SciBoxError) -> None:
+    def _turn_away(self, call: Visit, error: SciBoxError) -> None:
         call.model.queue.remove(call.wish.call_id)
         self._refuse(call, error)
 
-    def _too_long(self, call: _Call, eta_s: float, excess_s: float, now: float) -> SciBoxError:
+    def _too_long(self, call: Visit, eta_s: float, excess_s: float, now: float) -> SciBoxError:
         wish = call.wish
         retry_after_s = self._retry_after_s(call, eta_s, excess_s, now)
         verdict = self._verdict(wish, now)
@@ -349,17 +294,15 @@ class LocalDesk:
             return refusals.by_limit(wish, verdict, eta_s, retry_after_s)
         return refusals.by_queue(wish, call.came_at, eta_s, retry_after_s)
 
-    def _retry_after_s(self, call: _Call, eta_s: float, excess_s: float, now: float) -> int:
+    def _retry_after_s(self, call: Visit, eta_s: float, excess_s: float, now: float) -> int:
         model, owner = call.model, call.wish.owner
         pace_s = eta_s / max(1, model.queue.waiting_of(owner))
         return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
 
-    def _place(self, call: _Call, now: float) -> Place:
+    def _place(self, call: Visit, now: float) -> Place:
         """Where it stands; 0 when it has started."""
         if call.deployment is None:
-            place = call.model.queue.estimate(call.wish.call_id, now)
-            assert place is not None, "it waits"
-            position, eta_s = place.position, place.eta_s
+            position, eta_s = call.model.where(call.wish.call_id, now)
             waited_s, ran_s = now - call.entered_at, 0.0
         else:
             started_at = call.started_at or now
@@ -369,11 +312,19 @@ class LocalDesk:
             wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s
         )
 
-    def _tell_first(self, call: _Call) -> None:
+    def _look_around(self, model: Room) -> None:
+        """Work out where those stand who wait: newcomers are judged by it, and told by it."""
+        model.look(self._clock())
+        waiting = len(model.queue)
+        delay_s = max(LOOK_S, waiting / PLACES_PER_S)
+        loop = asyncio.get_running_loop()
+        model.looking = loop.call_later(delay_s, self._look_around, model) if waiting else None
+
+    def _tell_first(self, call: Visit) -> None:
         at = Moment(self._clock(), self._now())
         self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
 
-    def _tell(self, call: _Call, left: Sequence[Allowance] = ()) -> None:
+    def _tell(self, call: Visit, left: Sequence[Allowance] = ()) -> None:
         """Say where a call stands, and do so again later."""
         if call.on_place is None or call.deployment is not None or call.wish.call_id not in self._calls:
             return

@@ -5,7 +5,7 @@ An estimate is what a call reserves before it starts; the truth is settled when 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scibox.core.types import Call, Usage
 
@@ -23,17 +23,17 @@ class _Text:
     tokens: float = 1_000.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Length:
     """Mean and mean deviation of completions."""
 
     mean: float = FIRST_COMPLETION
     deviation: float = FIRST_COMPLETION / 4
 
-    def with_(self, tokens: int) -> _Length:
+    def learn(self, tokens: int) -> None:
         """One more; the weights are those of TCP's round-trip times (RFC 6298, 2.3)."""
-        deviation = self.deviation + (abs(tokens - self.mean) - self.deviation) / 4
-        return replace(self, mean=self.mean + (tokens - self.mean) / 8, deviation=deviation)
+        self.deviation += (abs(tokens - self.mean) - self.deviation) / 4
+        self.mean += (tokens - self.mean) / 8
 
 
 class Estimates:
@@ -71,11 +71,17 @@ class Estimates:
             text.bytes = text.bytes * 0.98 + size
             text.tokens = text.tokens * 0.98 + tokens
         if call.kind == "chat":
-            for known in ((owner, model), ("", model)):
-                length = self._lengths.get(known) or self._lengths.get(("", model)) or _Length()
-                self._lengths[known] = length.with_(usage.completion_tokens // call.n)
-            while len(self._lengths) > MOST_KNOWN:
-                del self._lengths[next(iter(self._lengths))]
+            tokens = usage.completion_tokens // call.n
+            of_all = self._lengths.get(("", model))
+            if of_all is None:
+                of_all = self._lengths["", model] = _Length()
+            own = self._lengths.get((owner, model))
+            if own is None:
+                own = self._lengths[owner, model] = _Length(of_all.mean, of_all.deviation)
+                if len(self._lengths) > MOST_KNOWN:
+                    del self._lengths[next(iter(self._lengths))]
+            of_all.learn(tokens)
+            own.learn(tokens)
 
 
 def _size(call: Call) -> int:
