@@ -3,7 +3,8 @@
     python bench/ledger.py [--entries 1000000] [--place postgresql://...]
 
 Writes them as the feeder does (without --place into an SQLite file of the moment), prints entries per second, the
-best and the worst of five runs of each report and the least CPU, rows of sums, bytes on disk, and the journal's cost per call.
+best and the worst of five runs of each report and the least CPU of this process, rows of sums, bytes on disk, and
+the journal's cost per call.
 """
 
 from __future__ import annotations
