@@ -87,7 +87,7 @@ _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_p
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("allowed", "calls", "in_flight", "limits", "quotas", "texts", "tokens")
+    __slots__ = ("allowed", "calls", "former", "in_flight", "limits", "quotas", "texts", "tokens")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
@@ -97,6 +97,7 @@ class _Held:
         self.tokens: dict[str, Window] = {}
         self.texts: dict[str, Window] = {}
         self.quotas: dict[str, Quota] = {}
+        self.former: dict[str, Quota] = {}  # that went: a call that waited since then may bring them back
 
     def adopt(self, limits: Limits) -> None:
         """Take changed limits; what was used stays used."""
@@ -109,10 +110,11 @@ class _Held:
             else:
                 windows.setdefault(field, Window(amount, length_s)).amount = amount
         for field, period in _QUOTAS:
-            if (amount := getattr(limits, field)) is None:
-                self.quotas.pop(field, None)
-            else:
-                self.quotas.setdefault(field, Quota(amount, period)).amount = amount
+            if (amount := getattr(limits, field)) is not None:
+                quota = self.quotas.setdefault(field, self.former.pop(field, Quota(amount, period)))
+                quota.amount = amount
+            elif field in self.quotas:
+                self.former[field] = self.quotas.pop(field)
 
     def windows(self) -> dict[str, Window]:
         """All of them."""
@@ -123,7 +125,7 @@ class _Held:
         return (
             not self.in_flight
             and all(window.remaining(at.clock) == window.amount for window in self.windows().values())
-            and not any(quota.used for quota in self.quotas.values())
+            and not any(quota.used for quota in (*self.quotas.values(), *self.former.values()))
         )
 
     def has_room(self, tokens: int, texts: int, at: Moment) -> bool:
