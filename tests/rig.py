@@ -17,7 +17,7 @@ from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import OperatorError
-from scibox.core.events import CallEnded, Event
+from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
 from scibox.core.types import Limits as Allowed
@@ -127,8 +127,8 @@ class Rig:
         return self.journal.entries
 
     @property
-    def ended(self) -> list[CallEnded]:
-        return [event for event in self.events if isinstance(event, CallEnded)]
+    def ended(self) -> list[Entry]:
+        return [event for event in self.events if isinstance(event, Entry)]
 
     async def until_idle(self, seconds: float = 5.0) -> None:
         async with asyncio.timeout(seconds):
@@ -268,16 +268,16 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             journal = Notebook(folder / "journal")
             bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
-            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+            desk = LocalDesk(directory.slots, Windows(), time.monotonic, now, **bounds)
             sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
-            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql), now), now)
             gate = Gate(
                 ring,
                 desk,
                 journal,
                 events.append,
                 clock=time.monotonic,
-                now=time.time,
+                now=now,
                 patience_s=patience_s,
                 background_calls=pace.concurrency,
             )

@@ -34,7 +34,8 @@ class FairQueue:
     def __init__(self, model: str, slots: int) -> None:
         self.model = model
         self.slots = slots  # of all deployments together; may change at any time
-        self._ranks: dict[Rank, Turns] = {"interactive": Turns(), "batch": Turns()}
+        self._interactive, self._batch = Turns(), Turns()
+        self._ranks: dict[Rank, Turns] = {"interactive": self._interactive, "batch": self._batch}
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Waiting] = {}
         self._parking = Parking()
@@ -52,8 +53,8 @@ class FairQueue:
 
     def waiting_of(self, owner: str) -> int:
         """Calls of an owner that wait."""
-        flows = (turns.flows.get(owner) for turns in self._ranks.values())
-        return sum(flow.waiting for flow in flows if flow is not None)
+        interactive, batch = self._interactive.flows.get(owner), self._batch.flows.get(owner)
+        return (interactive.waiting if interactive else 0) + (batch.waiting if batch else 0)
 
     def enter(self, wish: Wish, now: float) -> None:
         """A call begins to wait; then `pick`, it may be its turn at once."""
@@ -159,7 +160,7 @@ class FairQueue:
         turns = call.flow.turns
         ahead = turns.ahead_of(call)
         if call.wish.rank == "batch":
-            ahead += self._ranks["interactive"].waiting
+            ahead += self._interactive.waiting
         hold_s = self._pace.mean_hold_s
         eta_s = (ahead + 1) * hold_s / max(1, self.slots)
         if call.line.blocked_by or call.flow.blocked_by or turns.blocked_by:
@@ -186,12 +187,12 @@ class FairQueue:
         return longest_s
 
     def _next(self, free: int) -> Waiting | None:
-        batch = self._ranks["batch"].first()
+        batch = self._batch.first()
         if batch is None:
             self._earned = 0.0
         elif self._earned and self._earned >= batch.flow.turns.cost(batch):
             return batch
-        interactive = self._ranks["interactive"].first()
+        interactive = self._interactive.first()
         if interactive is not None:
             return interactive
         return batch if free > 1 or self.slots == 1 else None
@@ -199,7 +200,7 @@ class FairQueue:
     def _earn(self, picked: Waiting) -> None:
         if picked.wish.rank == "batch":
             self._earned = 0.0
-        elif self._ranks["batch"].waiting:
+        elif self._batch.waiting:
             self._earned += picked.charged * BATCH_SHARE / (1 - BATCH_SHARE)
 
     def _free(self, spot: Spot) -> None:

@@ -245,7 +245,8 @@ class Ticket:
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        self._end(*self._ending(error))
+        if not self._has_ended:
+            self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:
