@@ -21,7 +21,8 @@ CLIENTS = 8
 HEALED_S = 30.0  # ten seconds are promised: a busy machine has three times as much
 ROOM_BYTES = 16 * 1024  # of a full disk: the log still has its lines, neither database a page more
 UNKNOWN = secret.compose([21] * secret.RANDOM_CHARS)
-SCRIPT = {"chunks": ["word "] * 4, "chunk_delay_s": 0.01}
+# At most 40 calls a second: on a full disk new ones are refused from 5,000 on (test_full_disk.py).
+SCRIPT = {"chunks": ["word "] * 4, "chunk_delay_s": 0.05}
 
 Trouble = Callable[[World], AbstractContextManager[None]]
 
