@@ -254,7 +254,7 @@ class Windows:
     def _add_left(self, subject: Subject, at: Moment, left: list[Allowance]) -> None:
         name, of, clock = subject.name, self._find(subject, at), at.clock
         for field, window in of.windows.items():
-            left.append(Allowance(name, field, window.amount, window.remaining(clock), window.reset_s(clock)))
+            left.append(Allowance(name, field, window.amount, *window.left(clock)))
         if (allowed := of.limits.calls_in_flight) is not None:
             left.append(Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0))
         for field, quota in of.quotas.items():
