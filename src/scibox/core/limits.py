@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from .admission import Allowance, Subject, Wish
 from .quotas import Period, Quota
 from .types import NO_LIMITS, Limits
 from .windows import Window
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True, gc=False):
     """One reading of both clocks: monotonic seconds for rates, Unix seconds for quotas."""
 
     clock: float
