@@ -92,7 +92,7 @@ def reports(store: EntryStore, folder: Path) -> None:
     ]
     for what, scope, by in asked:
         timed(what, lambda scope=scope, by=by: len(told.sums(scope, by).rows))  # type: ignore[misc]
-    timed("what quotas begin with", lambda: len(told.sums_of_period(BEGAN + 29.5 * DAY_S)))
+    timed("what quotas begin with", lambda: len(told.sums_of_period(BEGAN + 29.5 * DAY_S).tokens))
     timed("last 20 failures of an owner", lambda: len(told.failed("team-1", 20)))
 
 

@@ -268,16 +268,16 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             journal = Notebook(folder / "journal")
             bounds = {"queue_per_model": queues[0], "queue_per_owner": queues[1]}
-            desk = LocalDesk(directory.slots, Windows(), time.monotonic, time.time, **bounds)
+            desk = LocalDesk(directory.slots, Windows(), time.monotonic, now, **bounds)
             sql = Sql(f"sqlite://{folder}/ledger.db", LEDGER)
-            usage = Usage(Reports(folder / "journal", EntryStore(sql)), now)
+            usage = Usage(Reports(folder / "journal", EntryStore(sql), now), now)
             gate = Gate(
                 ring,
                 desk,
                 journal,
                 events.append,
                 clock=time.monotonic,
-                now=time.time,
+                now=now,
                 patience_s=patience_s,
                 background_calls=pace.concurrency,
             )

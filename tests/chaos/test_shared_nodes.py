@@ -21,7 +21,7 @@ def node(folder: Path, name: str, model_server, url: str) -> World:  # type: ign
     limited = place.config.read_text().replace(
         'kind = "chat"', f'kind = "chat"\nlimits = {{ calls_per_minute = {LIMIT} }}'
     )
-    place.config.write_text(limited)
+    place.config.write_text(limited + place.model("v", "embedding"))
     return place
 
 

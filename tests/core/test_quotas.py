@@ -66,7 +66,28 @@ def test_a_clock_that_steps_over_midnight_and_back_opens_nothing() -> None:
     quota.settle(quota.take(30, tomorrow), 30, 30, tomorrow)  # the clock was wrong
 
     assert quota.remaining(today) == 10
-    assert quota.remaining(tomorrow) == 100
+    assert quota.remaining(tomorrow) == 70  # the ledger has them there
+
+
+def test_a_clock_that_steps_to_the_day_before_and_is_put_right_opens_nothing() -> None:
+    quota, today, yesterday = Quota(100, "day"), at("2026-11-24T12:00"), at("2026-11-23T12:00")
+    quota.settle(quota.take(100, today), 100, 100, today)
+    for _ in range(3):  # and is not blocked for longer by going to and fro
+        assert quota.is_used_up(yesterday)
+        assert quota.is_used_up(today)
+
+    assert quota.used == 100
+    assert quota.remaining(at("2026-11-25T00:00")) == 100
+
+
+def test_a_call_that_runs_while_the_clock_steps_back_is_counted() -> None:
+    quota, today, yesterday = Quota(100, "day"), at("2026-11-24T12:00"), at("2026-11-23T12:00")
+    begin = quota.take(100, today)
+    assert quota.is_reserved(yesterday)
+    quota.settle(begin, 100, 90, yesterday)
+
+    assert quota.remaining(yesterday) == 10
+    assert quota.remaining(today) == 10
 
 
 def test_a_clock_that_was_a_year_ahead_blocks_nobody_for_a_year() -> None:

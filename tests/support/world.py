@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import random
+import resource
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,6 +65,7 @@ class World:
         self.port = free_port()
         self.serve: Serve
         self.secret = ""
+        self.member_secret = ""  # of the last member
         self.said = ""  # by services that are gone
         self.ledger_url = ""  # where it is no file of the data folder
         self.configure(settings)
@@ -111,6 +114,26 @@ class World:
             db.execute("BEGIN EXCLUSIVE")
             yield
 
+    @contextmanager
+    def full(self, room_bytes: int) -> Iterator[None]:
+        """The disk is full: no file of the service's main process grows past so many bytes."""
+        pid, kind = self.serve.process.pid, resource.RLIMIT_FSIZE
+        before = resource.prlimit(pid, kind)
+        resource.prlimit(pid, kind, (room_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, kind, before)
+
+    def is_recorded(self, request_id: str) -> bool:
+        """Whether the database of the ledger has that call; the service may run."""
+        with contextlib.closing(Sql(self._ledger, LEDGER)) as sql, sql.reading() as db:
+            return db.rows("SELECT 1 FROM entries WHERE request_id = ?", request_id) != []
+
+    @property
+    def _ledger(self) -> str:
+        return self.ledger_url or f"sqlite://{self.data}/ledger.db"
+
     def spend(self, calls: int) -> None:
         """So many calls, all of which are answered."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -122,7 +145,7 @@ class World:
 
         A request id that is there twice, and a sum that differs from its entries, are errors.
         """
-        with contextlib.closing(Sql(self.ledger_url or f"sqlite://{self.data}/ledger.db", LEDGER)) as sql:
+        with contextlib.closing(Sql(self._ledger, LEDGER)) as sql:
             store = EntryStore(sql)
             notices: list[Event] = []
             Feeder(self.data / "journal", store, notices.append, keep_s=1e9).feed()
@@ -142,6 +165,7 @@ class World:
     def member(self, name: str, *more: str) -> str:
         """The secret of a new member's key, known to the running service."""
         secret = scibox(self.data, "keys", "create", name, *more).stdout.strip()
+        self.member_secret = secret
         self.serve.until(lambda: self.serve.get("/v1/key", secret)[0] == 200, within_s=10)
         return secret
 
@@ -243,6 +267,11 @@ class Load:
     def ended(self, *ends: End) -> list[Told]:
         """The calls that ended so."""
         return [told for told in self.told if told.end in ends]
+
+
+def tell(figure: str) -> None:
+    """A figure that was measured, for who runs the tests with `-s`."""
+    sys.stdout.write(f"\n  {figure}\n")
 
 
 @contextmanager

@@ -16,13 +16,25 @@ Rank = Literal["interactive", "batch"]
 
 
 class Subject(Struct, frozen=True, gc=False):
-    """Something that is limited, and how.
-
-    Names: "key:key_1", "owner:team", "model:m" (all its callers), "model:m owner:team".
-    """
+    """Something that is limited, and how; its name is of one of the functions below."""
 
     name: str
     limits: Limits
+
+
+def of_key(key_id: str) -> str:
+    """The name of a key's limits."""
+    return f"key:{key_id}"
+
+
+def of_owner(owner: str) -> str:
+    """The name of an owner's limits."""
+    return f"owner:{owner}"
+
+
+def of_model(model: str, owner: str | None = None) -> str:
+    """The name of a model's limits, of all its callers or of an owner."""
+    return f"model:{model}" if owner is None else f"model:{model} owner:{owner}"
 
 
 class Wish(Struct, frozen=True, gc=False):

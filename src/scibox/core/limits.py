@@ -89,7 +89,7 @@ _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_p
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("allowed", "calls", "in_flight", "limits", "quotas", "texts", "tokens", "windows")
+    __slots__ = ("allowed", "calls", "former", "in_flight", "limits", "quotas", "texts", "tokens", "windows")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
@@ -100,6 +100,7 @@ class _Held:
         self.texts: dict[str, Window] = {}
         self.windows: dict[str, Window] = {}  # all of them
         self.quotas: dict[str, Quota] = {}
+        self.former: dict[str, Quota] = {}  # that went: a call that waited since then may bring them back
 
     def adopt(self, limits: Limits) -> None:
         """Take changed limits; what was used stays used."""
@@ -113,17 +114,18 @@ class _Held:
                 windows.setdefault(field, Window(amount, length_s)).amount = amount
         self.windows = self.calls | self.tokens | self.texts
         for field, period in _QUOTAS:
-            if (amount := getattr(limits, field)) is None:
-                self.quotas.pop(field, None)
-            else:
-                self.quotas.setdefault(field, Quota(amount, period)).amount = amount
+            if (amount := getattr(limits, field)) is not None:
+                quota = self.quotas.setdefault(field, self.former.pop(field, Quota(amount, period)))
+                quota.amount = amount
+            elif field in self.quotas:
+                self.former[field] = self.quotas.pop(field)
 
     def is_idle(self, at: Moment) -> bool:
         """Whether it is as if it had never been used."""
         return (
             not self.in_flight
             and all(window.remaining(at.clock) == window.amount for window in self.windows.values())
-            and not any(quota.used for quota in self.quotas.values())
+            and not any(quota.used for quota in (*self.quotas.values(), *self.former.values()))
         )
 
     def has_room(self, tokens: int, texts: int, at: Moment) -> bool:

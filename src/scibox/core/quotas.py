@@ -1,9 +1,9 @@
 """Quotas: LLM tokens of a UTC day and of a UTC month.
 
 A call may start while the quota is not used up; what is reserved for running calls counts as used until they
-end. So the overshoot is at most what one call uses. A Unix clock that steps back to a period that was left
-takes up that period's counter again and keeps what was used since: a step neither opens a quota nor blocks it
-for longer than until the period really ends.
+end. So the overshoot is at most what one call uses. A Unix clock that steps takes up the counter of a period
+in which it has been before, as the ledger does; one that steps back keeps what was used since besides: a step
+neither opens a quota nor blocks it for longer than until the period really ends.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ def span(period: Period, unix: float) -> tuple[float, float]:
     return begin_at.timestamp(), datetime(*following, 1, tzinfo=UTC).timestamp()
 
 
+LEFT = 3  # periods that are remembered: those between which a clock may step to and fro
+
+
 class Quota:
     """At most `amount` in a period. `unix` is in Unix seconds."""
 
-    __slots__ = ("_before", "_begin", "_end", "_period", "amount", "reserved", "used")
+    __slots__ = ("_begin", "_carried", "_end", "_left", "_period", "amount", "reserved", "used")
 
     def __init__(self, amount: int, period: Period) -> None:
         self.amount = amount  # may be changed: what was used stays used
@@ -36,7 +39,8 @@ class Quota:
         self.reserved = 0  # for calls that run
         self._period = period
         self._begin = self._end = 0.0
-        self._before = (0.0, 0)  # the period before: when it began, what was used
+        self._carried = 0  # of what was used: in later periods, before the clock stepped back
+        self._left: dict[float, int] = {}  # periods that were left: when each began, what was used in it
 
     def is_used_up(self, unix: float) -> bool:
         """Whether no call may start until the period ends."""
@@ -62,8 +66,11 @@ class Quota:
         self.reserved -= reserved
         if begin == self._begin:
             self.used += used
-        elif begin == self._before[0]:
-            self._before = (begin, self._before[1] + used)
+        elif begin in self._left:
+            self._left[begin] += used
+            if begin > self._begin:  # the clock stepped back since
+                self._carried += used
+                self.used += used
 
     def load(self, used: int, unix: float) -> None:
         """What the ledger says was used in this period; never less than is known here already."""
@@ -89,11 +96,11 @@ class Quota:
         """Begin another period if it is time."""
         if self._begin <= unix < self._end:
             return
-        left, used = (self._begin, self.used), self.used
+        self._left.pop(self._begin, None)
+        self._left[self._begin] = self.used - self._carried
+        if len(self._left) > LEFT:
+            del self._left[next(iter(self._left))]
         begin, self._end = span(self._period, unix)
-        was_here = begin == self._before[0]
-        if begin < self._begin:  # the clock stepped back
-            self.used = used + (self._before[1] if was_here else 0)
-        else:
-            self.used, self._before = 0, left
+        self._carried = self.used if begin < self._begin else 0
+        self.used = self._left.get(begin, 0) + self._carried
         self._begin = begin

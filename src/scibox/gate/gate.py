@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from scibox.core.admission import Allowance, Desk, Grant, Place, Subject, Wish
+from scibox.core.admission import (
+    Allowance,
+    Desk,
+    Grant,
+    Place,
+    Subject,
+    Wish,
+    of_key,
+    of_model,
+    of_owner,
+)
 from scibox.core.entries import Entry
 from scibox.core.errors import Draining, Unauthorized
 from scibox.core.events import Emit
@@ -97,6 +107,23 @@ class Gate:
         """What is left of the limits that hold for calls of this key, on these models."""
         found = {subject.name: subject for card in cards or (None,) for subject in self._subjects(key, card)}
         return await self.desk.allowances(tuple(found.values())) if found else ()
+
+    def quotas(self, cards: Iterable[ModelCard]) -> list[Subject]:
+        """Everybody who has a quota: keys, owners, these models, and owners on them."""
+        known, keys = self._ring.known.owners, self._ring.keys()
+        owners = {key.owner for key in keys} | known.keys()
+        found = [Subject(of_key(key.key_id), key.limits) for key in keys if _has_quota(key.limits)]
+        found += [
+            Subject(of_owner(owner.name), owner.limits)
+            for owner in known.values()
+            if _has_quota(owner.limits)
+        ]
+        for card in cards:
+            if _has_quota(card.limits):
+                found.append(Subject(of_model(card.name), card.limits))
+            if _has_quota(card.owner_limits):
+                found += [Subject(of_model(card.name, owner), card.owner_limits) for owner in owners]
+        return found
 
     async def places(self, key: Key) -> Sequence[Place]:
         """Where the calls of the key's owner stand."""
@@ -203,7 +230,11 @@ class _Limited(NamedTuple):
 
 def _subjects(key: Key, owner_limits: Limits, card: ModelCard | None) -> tuple[Subject, ...]:
     owner, model = key.owner, (card.root or card.name) if card else ""
-    found = [(f"key:{key.key_id}", key.limits), (f"owner:{owner}", owner_limits)]
+    found = [(of_key(key.key_id), key.limits), (of_owner(owner), owner_limits)]
     if card is not None:
-        found += [(f"model:{model}", card.limits), (f"model:{model} owner:{owner}", card.owner_limits)]
+        found += [(of_model(model), card.limits), (of_model(model, owner), card.owner_limits)]
     return tuple(Subject(name, limits) for name, limits in found if not limits.are_none)
+
+
+def _has_quota(limits: Limits) -> bool:
+    return limits.tokens_per_day is not None or limits.tokens_per_month is not None

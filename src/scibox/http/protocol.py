@@ -214,7 +214,7 @@ class Protocol(HttpToolsProtocol):
 
     def forgive(self, seconds: float) -> None:
         """Our own process stood still for so long: that was not the client's slowness."""
-        self._since += seconds
+        self._since = min(self._since + seconds, self.loop.time())
 
     @property
     def _is_busy(self) -> bool:
