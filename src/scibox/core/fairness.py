@@ -155,21 +155,22 @@ class FairQueue:
         call = self._waiting.get(call_id)
         if call is None:
             return None
-        if len(self._waiting) <= FEW and len(call.flow.turns.flows) <= MANY:
+        flow, turns = call.flow, call.flow.turns
+        if len(self._waiting) <= FEW and len(turns.flows) <= MANY:
             return next(place for place in self.places(now) if place.call_id == call_id)
-        turns = call.flow.turns
         ahead = turns.ahead_of(call)
         if call.wish.rank == "batch":
             ahead += self._interactive.waiting
         hold_s = self._pace.mean_hold_s
         eta_s = (ahead + 1) * hold_s / max(1, self.slots)
-        if call.line.blocked_by or call.flow.blocked_by or turns.blocked_by:
+        if call.line.blocked_by or flow.blocked_by or turns.blocked_by:
             eta_s = max(eta_s, self._blocked_s(call, now))
         call.seen_s = eta_s
-        eta_s = call.flow.bias.apply(eta_s)
-        walked = call.flow.walked
+        walked = flow.walked
         if walked.calls and now - walked.at < RECENT_S:
-            eta_s = walked.eta_s(call.flow.come_since, now)
+            eta_s = walked.eta_s(flow.come_since, now)
+        else:
+            eta_s = flow.bias.apply(eta_s)
         return Place(call.wish.call_id, self.model, 1 + round(ahead), eta_s, now - call.entered_at)
 
     def _blocked_s(self, call: Waiting, now: float) -> float:

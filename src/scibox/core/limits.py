@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from .admission import Allowance, Subject, Wish
 from .quotas import Period, Quota
 from .types import NO_LIMITS, Limits
 from .windows import Window
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True, gc=False):
     """One reading of both clocks: monotonic seconds for rates, Unix seconds for quotas."""
 
     clock: float
@@ -130,16 +132,11 @@ class _Held:
         """Whether a call fits into every limit."""
         if self.in_flight >= self.allowed:
             return False
-        clock = at.clock
-        for window in self.calls.values():
-            if not window.has_room(1, clock):
-                return False
-        for window in self.tokens.values():
-            if tokens and not window.has_room(tokens, clock):
-                return False
-        for window in self.texts.values():
-            if texts and not window.has_room(texts, clock):
-                return False
+        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
+            if windows and units:
+                for window in windows.values():
+                    if not window.has_room(units, at.clock):
+                        return False
         return not self.quotas or not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
 
     def blocks(self, name: str, tokens: int, texts: int, at: Moment) -> Iterator[Verdict]:
@@ -166,12 +163,13 @@ class _Held:
             for window in self.texts.values():
                 window.reserve(texts)
         windows = [(window, window.reserve(tokens)) for window in self.tokens.values()]
-        quotas = [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
-        return self, windows, quotas
+        if not self.quotas:
+            return self, windows, ()
+        return self, windows, [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
 
 
 # What a call has taken of a subject: of windows the units, of quotas the period they are of.
-_Taken = tuple[_Held, list[tuple[Window, int]], list[tuple[Quota, float]]]
+_Taken = tuple[_Held, Sequence[tuple[Window, int]], Sequence[tuple[Quota, float]]]
 
 
 class Content(NamedTuple):
@@ -256,7 +254,7 @@ class Windows:
     def _add_left(self, subject: Subject, at: Moment, left: list[Allowance]) -> None:
         name, of, clock = subject.name, self._find(subject, at), at.clock
         for field, window in of.windows.items():
-            left.append(Allowance(name, field, window.amount, window.remaining(clock), window.reset_s(clock)))
+            left.append(Allowance(name, field, window.amount, *window.left(clock)))
         if (allowed := of.limits.calls_in_flight) is not None:
             left.append(Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0))
         for field, quota in of.quotas.items():

@@ -138,8 +138,9 @@ class Turns:
         flow.running -= 1
         if tokens is None:
             return
-        completion = max(0, tokens - call.wish.prompt_tokens)
-        cost = INPUT_WEIGHT * min(tokens, call.wish.prompt_tokens) + OUTPUT_WEIGHT * completion
+        prompt = min(tokens, call.wish.prompt_tokens)
+        completion = tokens - prompt
+        cost = INPUT_WEIGHT * prompt + OUTPUT_WEIGHT * completion
         self.add(flow, cost - call.charged)
         call.charged = cost
         flow.typical_cost += (cost - flow.typical_cost) * (LEARNED_OF_OWNER if flow.typical_cost else 1.0)

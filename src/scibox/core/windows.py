@@ -88,16 +88,24 @@ class Window:
 
     def remaining(self, now: float) -> int:
         """Units that could be taken now."""
-        self._advance(now)
-        return self.amount - self.used if self.used < self.amount else 0
+        return self.left(now)[0]
 
     def reset_s(self, now: float) -> float:
         """Seconds until the whole amount is there again."""
-        self._advance(now)
+        return self.left(now)[1]
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Both: `remaining` and `reset_s`."""
+        cell, cells = int(now / self._cell_s), self._cells
+        if cell > self._latest:
+            self._advance(now)
+        remaining = self.amount - self.used if self.used < self.amount else 0
+        if cells.get(self._latest):
+            return remaining, self._passes(self._latest, now)
         for cell in reversed(self._order):
-            if self._cells[cell]:
-                return self._passes(cell, now)
-        return 0.0
+            if cells[cell]:
+                return remaining, self._passes(cell, now)
+        return remaining, 0.0
 
     def contents(self, now: float) -> list[tuple[float, int]]:
         """When (the middle of each cell) how many units were taken that still count."""

@@ -92,10 +92,11 @@ class LocalDesk:
         call = self._calls.pop(call_id, None)
         if call is None:
             return
-        call.decide()
         model, now = call.model, self._clock()
-        if model.queue.remove(call_id):
-            return
+        if call.grant is None:
+            call.decide()
+            if model.queue.remove(call_id):
+                return
         self._give_back(call, tokens, now)
         model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
@@ -149,13 +150,13 @@ class LocalDesk:
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
         model.is_dispatching = True
-        while (picked := queue.pick(self._clock())) is not None:
+        while queue.running < queue.slots and (picked := queue.pick(self._clock())) is not None:
             call = self._calls[picked.wish.call_id]
             call.deployment = model.take_slot(slots)
             at = Moment(self._clock(), self._now())
             self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
         model.is_dispatching = False
-        if len(queue) and queue.running < queue.slots:  # else the end of a call will ask again
+        if queue.running < queue.slots and len(queue):  # else the end of a call will ask again
             self._set_timer(model)
 
     def _set_timer(self, model: Room) -> None:

@@ -20,7 +20,7 @@ class Room:
         self.queue = FairQueue(name, 0)
         self.returning = Returning()
         self.used: list[int] = []
-        self._slots: Sequence[int] = ()
+        self._slots: tuple[int, ...] = ()
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.is_dispatching = False
@@ -31,9 +31,10 @@ class Room:
 
     def fit(self, slots: Sequence[int]) -> None:
         """Take the deployments' slots as they are now."""
-        if slots == self._slots:
+        known = tuple(slots)
+        if known == self._slots:
             return
-        self._slots = slots
+        self._slots = known
         self.queue.slots = sum(slots)
         if len(self.used) < len(slots):
             self.used += [0] * (len(slots) - len(self.used))
