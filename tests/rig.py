@@ -17,7 +17,7 @@ from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import OperatorError
-from scibox.core.events import CallEnded, Event
+from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
 from scibox.core.types import Limits as Allowed
@@ -127,8 +127,8 @@ class Rig:
         return self.journal.entries
 
     @property
-    def ended(self) -> list[CallEnded]:
-        return [event for event in self.events if isinstance(event, CallEnded)]
+    def ended(self) -> list[Entry]:
+        return [event for event in self.events if isinstance(event, Entry)]
 
     async def until_idle(self, seconds: float = 5.0) -> None:
         async with asyncio.timeout(seconds):

@@ -206,6 +206,31 @@ def test_an_owner_is_set_shown_listed_and_removed(scibox: Command) -> None:
     assert (gone.status, "There is no owner" in gone.err) == (1, True)
 
 
+def test_an_owner_may_be_made_without_anything_to_change_and_then_not_be_changed_so(scibox: Command) -> None:
+    made = scibox("owners", "set", "new")
+    again = scibox("owners", "set", "new")
+    nan = scibox("owners", "set", "new", "--weight", "nan")
+
+    assert (made.status, again.status, nan.status) == (0, 1, 2)
+    assert "at least one field" in again.err
+    assert "'nan' is no number" in nan.err
+
+
+def test_an_owner_is_the_same_however_its_letters_are_composed(scibox: Command) -> None:
+    composed, apart = "Андре\u0439", "Андре\u0438\u0306"
+    made = scibox("owners", "set", apart, "--weight", "2")
+    changed = scibox("owners", "set", composed, "--weight", "3")
+    scibox("keys", "create", "laptop", "--owner", apart)
+    listed = scibox("owners", "list")
+    keys = scibox("keys", "list", "--owner", apart)
+
+    assert (made.status, changed.status) == (0, 0)
+    assert listed.out.count(composed) == 1
+    assert apart not in listed.out
+    assert composed in keys.out
+    assert scibox("owners", "show", apart).out.startswith(f"owner   {composed}")
+
+
 def test_the_last_operator_stays_unless_forced(scibox: Command) -> None:
     key_id, _ = scibox.made("root", "--operator")
 
@@ -229,7 +254,10 @@ def test_the_last_operator_stays_unless_forced(scibox: Command) -> None:
         (["create", "a", "--days", "0"], "days"),
         (["create", "a", "--model", "smollm2"], "Did you mean 'smollm2-135m-instruct'?"),
         (["create", "a", "--calls-per-minute", "many"], "no whole number"),
-        (["create", "a", "--calls-per-minute", "0"], "calls_per_minute"),
+        (["create", "a", "--calls-per-minute", "0"], "above 0"),
+        (["create", "a", "--calls-per-minute", "-5"], "no whole number above 0"),
+        (["create", "a", "--days", "inf"], "is no number"),
+        (["set", "key_none", "--days", "nan"], "--days takes"),
         (["create", "=a"], "begin with none of"),
         (["show", "key_none"], "There is no key 'key_none'"),
         (["set", "key_none", "--name", "x"], "There is no key 'key_none'"),

@@ -106,6 +106,7 @@ def test_groups_ranges_and_filters(usage: Command, journal: Journal) -> None:
         ("--by", "owner,secret"),
         ("--since", "yesterday"),
         ("--since", "2026-11-02", "--until", "2026-11-01"),
+        ("--since", "2999-01-01"),
         ("--until", "999999999999999999999d"),
     ],
 )
@@ -140,6 +141,15 @@ def test_without_any_call_there_is_a_head_and_nothing_else(usage: Command) -> No
     assert usage.rows() == []
     assert usage("export").startswith("request_id,")
     assert usage("export", "--format", "jsonl") == ""
+
+
+def test_a_name_that_nothing_was_called_by_is_doubted(usage: Command) -> None:
+    usage("--owner", "nobody")
+    doubted = usage.err
+    usage()
+
+    assert "is that name right?" in doubted
+    assert "right?" not in usage.err
 
 
 def test_a_database_that_cannot_be_read_is_said_in_a_sentence(usage: Command) -> None:

@@ -29,6 +29,7 @@ from scibox.process import aside, first_of, has_terminal, program, say, sockets_
 from scibox.router.discovery import look
 from scibox.router.replica import Route
 from scibox.service import admin
+from scibox.service.quotas import Quotas
 from scibox.service.runner import Runner
 from scibox.service.status import Status
 from scibox.store.entries import LEDGER, EntryStore
@@ -37,6 +38,7 @@ from scibox.store.links import DatabaseAway
 from scibox.store.sql import Sql
 from scibox.wire.admin.status import Reloaded
 
+QUOTAS_S = 2.0  # until what was used of them is known; then the service starts without
 KEYS_POLL_S = 1.0  # for the first key, after a first start without the database
 SWEEP_S = 0.5  # how long an engine that nobody needs any more may stay
 
@@ -76,6 +78,9 @@ class Box:
         self._feeder = Feeder(
             config.data / "journal", EntryStore(self._ledger), self._log.emit, keep_s=_keep_s(config)
         )
+        self._quotas = Quotas(
+            self._desk.limiter, self._rooms.quotas, self._rooms.usage.of_period, self._log.emit
+        )
         self._runner = Runner(self._rooms.tools)
         self._deployed = Deployed(sockets, self._note)
         self._status = Status(
@@ -96,6 +101,7 @@ class Box:
         self._watch_signals()
         if self._limits is not None:
             await self._limits.start()
+        await self._quotas.start(within_s=QUOTAS_S)
         self._feeder.start()
         began_at = time.monotonic()
         tasks = [
@@ -103,6 +109,7 @@ class Box:
             for work in (
                 self._answering.serve(sock),
                 *self._rooms.works(lambda: self._deployed.replicas),
+                self._quotas.run(),
                 self._sweep(),
             )
         ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from scibox.config import Config
-from scibox.core.admission import Desk
+from scibox.core.admission import Desk, Subject
 from scibox.core.conditions import Condition
 from scibox.core.events import Emit, Notice
 from scibox.core.limits import Limiter, Windows
@@ -80,7 +80,7 @@ class Rooms:
         self.tools = self._new_tools()
         self._files = Files(self.tools.shelf, self.tools.disk, self.tools.limits, time.time)
         self._ledger = Sql(config.place("ledger"), LEDGER)
-        self._usage = Usage(Reports(config.data / "journal", EntryStore(self._ledger)), time.time)
+        self.usage = Usage(Reports(config.data / "journal", EntryStore(self._ledger)), time.time)
         self._office = self._new_office(store, revoked)
 
     def adopt(self, config: Config, routes: Iterable[Route]) -> None:
@@ -115,7 +115,7 @@ class Rooms:
                 files=self._files,
                 batches=Batches(self.tools, self._files, wake),
                 office=self._office,
-                usage=self._usage,
+                usage=self.usage,
                 emit=self.emit,
                 status=status,
                 reload=reload,
@@ -127,6 +127,10 @@ class Rooms:
                 may_rotate=config.gate.holders_rotate,
             )
         )
+
+    def quotas(self) -> Sequence[Subject]:
+        """Everybody who has a quota now."""
+        return self.gate.quotas(self.pipeline.directory.originals)
 
     def conditions(self) -> list[Condition]:
         """How the parts are that each process has."""
@@ -161,7 +165,7 @@ class Rooms:
         self.tools.shelf.close()
         self._cache.close()
         self._journal.close()
-        self._usage.close()
+        self.usage.close()
         self._ledger.close()
 
     def _new_gate(self, desk: Desk) -> Gate:

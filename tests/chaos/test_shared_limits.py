@@ -228,6 +228,21 @@ async def test_an_emptied_server_opens_no_limit(server: Server) -> None:
         await until_equal(one, of, "tokens_per_month", 10**6 - 5_000 - 100)
 
 
+async def test_what_a_node_used_alone_counts_once_though_the_ledger_has_it_too(server: Server) -> None:
+    of = subject(tokens_per_month=10_000)
+    async with nodes(server.url, count=1) as (one,):
+        server.pause()
+        assert (await one.take(of)).taken
+        await until(lambda: one.limiter.is_degraded)
+        one.end_all(tokens=70)
+        one.limiter.load_used(of, 0, 4_000 + 70, at())
+        assert await remaining(one.limiter, of, "tokens_per_month") == 10_000 - 4_070
+        server.go_on()
+        await one.until_joined()
+
+        await until_equal(one, of, "tokens_per_month", 10_000 - 4_070)
+
+
 async def test_a_dead_node_holds_nothing_for_long(server: Server) -> None:
     of = subject(calls_in_flight=4, tokens_per_day=1_000)
     async with nodes(server.url) as (one, other):

@@ -246,13 +246,14 @@ def test_delays_are_bounded_whatever_happens(lives: list[tuple[bool, float]]) ->
 def test_a_child_that_is_killed_at_its_birth_is_started_again(tmp_path: Path) -> None:
     """On uvloop, as the service runs: there its pipe may be closed before its settings are written."""
     kills = 12
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    others = set(children.read_text().split())  # of the whole run: a database for other tests
 
     def kill() -> None:
         seen: set[str] = set()
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
         end = time.monotonic() + 30.0
         while len(seen) < kills and time.monotonic() < end:
-            for pid in set(children.read_text().split()) - seen:
+            for pid in set(children.read_text().split()) - seen - others:
                 seen.add(pid)
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)

@@ -33,13 +33,17 @@ def test_a_known_secret_opens_and_its_use_is_noted() -> None:
     assert ring.used == {"key_full": NOW}
 
 
-def test_a_wrong_checksum_is_refused_without_a_look_up() -> None:
-    class Untouchable(dict[str, Key]):
-        def get(self, *_: object) -> Key:  # type: ignore[override]
-            raise AssertionError("looked up")
+async def test_a_wrong_checksum_is_refused_and_the_database_is_not_asked() -> None:
+    async def ask() -> None:
+        raise AssertionError("asked")
 
     with pytest.raises(Unauthorized, match="mistyped"):
-        KeyRing(Known(Untouchable())).find(SECRET[:-1] + ("0" if SECRET[-1] != "0" else "1"), NOW)
+        await KeyRing(Known(KEYS), ask).identify(SECRET[:-1] + ("0" if SECRET[-1] != "0" else "1"), NOW)
+
+
+async def test_a_text_that_no_encoding_has_is_refused() -> None:
+    with pytest.raises(Unauthorized, match="mistyped"):
+        await KeyRing(Known(KEYS)).identify("sk-scibox-\ud800", NOW)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ async def test_an_answer_and_its_accounting() -> None:
     assert body["choices"][0]["message"]["content"]
     assert body["model"] == "fake-model"  # the model that really served
     [ended] = r.ended
-    assert ended.ending is Ending.FINISHED
+    assert ended.outcome is Ending.FINISHED
     assert ended.usage.completion_tokens == body["usage"]["completion_tokens"] > 0
     assert ended.request_id == answer.headers["x-request-id"]
     [sent] = [received for received in r.engine.requests if received.path == "/v1/chat/completions"]
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_frees_the_slot(stream: bool, delay: Script) 
         await r.until_idle(seconds=1.0)
 
         assert r.engine.abandoned == 1
-        assert [ended.ending for ended in r.ended] == [Ending.CLIENT_GONE]
+        assert [ended.outcome for ended in r.ended] == [Ending.CLIENT_GONE]
 
 
 @pytest.mark.parametrize("fault", ["reset", "close", "end", "garbage", "error"])
@@ -127,7 +127,7 @@ async def test_a_broken_stream_ends_in_one_error_event(fault: str, after: int) -
     assert "[DONE]" not in answer.text
     assert sum("error" in json.loads(chunk) for chunk in [*chunks, last]) == 1
     assert set(json.loads(last)["error"]) == {"message", "type", "param", "code"}
-    assert [ended.ending for ended in r.ended] == [Ending.UPSTREAM_ERROR]
+    assert [ended.outcome for ended in r.ended] == [Ending.UPSTREAM_ERROR]
 
 
 async def test_a_stalled_stream_ends_at_its_deadline() -> None:
@@ -137,7 +137,7 @@ async def test_a_stalled_stream_ends_at_its_deadline() -> None:
         await r.until_idle()
 
     assert json.loads(events(answer.text)[-1])["error"]["code"] == "upstream_timeout"
-    assert [ended.ending for ended in r.ended] == [Ending.DEADLINE]
+    assert [ended.outcome for ended in r.ended] == [Ending.DEADLINE]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -25,7 +25,7 @@ async def test_each_choice_is_a_call_of_its_own(stream: bool) -> None:
     assert len(asked) == 3
     assert all("n" not in body for body in asked)
     [ended] = r.ended
-    assert ended.ending is Ending.FINISHED
+    assert ended.outcome is Ending.FINISHED
     assert ended.usage.completion_tokens == sum(one.usage.completion_tokens for one in r.engine.answers) == 36
     assert ended.usage.prompt_tokens == r.engine.answers[0].usage.prompt_tokens
     if not stream:
@@ -44,7 +44,7 @@ async def test_one_choice_that_fails_before_the_first_word_fails_the_call(stream
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "upstream_error"
     [ended] = r.ended
-    assert ended.ending is Ending.UPSTREAM_ERROR
+    assert ended.outcome is Ending.UPSTREAM_ERROR
 
 
 async def test_a_client_that_leaves_ends_all_choices() -> None:
@@ -59,7 +59,7 @@ async def test_a_client_that_leaves_ends_all_choices() -> None:
 
     assert r.engine.abandoned == 3
     [ended] = r.ended
-    assert ended.ending is Ending.CLIENT_GONE
+    assert ended.outcome is Ending.CLIENT_GONE
 
 
 async def test_a_forced_call_reaches_the_client_as_one() -> None:

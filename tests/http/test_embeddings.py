@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from rig import Rig, rig
-from scibox.core.events import CallEnded
+from scibox.core.entries import Entry
 from scibox.engines.fake_dialect import vector_of
 from scibox.engines.fake_script import Script
 from scibox.router.replica import EmbeddingRules
@@ -181,7 +181,7 @@ async def test_a_client_that_leaves_stops_the_sub_calls() -> None:
 
     assert r.engine.abandoned == 2
     assert len(calls(r)) == 2
-    assert [event.ending.value for event in r.ended] == ["client_gone"]
+    assert [event.outcome.value for event in r.ended] == ["client_gone"]
 
 
 async def test_the_whole_call_has_one_deadline() -> None:
@@ -421,7 +421,7 @@ async def test_a_ranking_and_scores_come_from_vectors() -> None:
     )
     assert [item["score"] for item in scored.json()["data"]] == pytest.approx(scores, abs=1e-6)
     assert ranked.json()["usage"]["total_tokens"] == 8
-    assert all(isinstance(event, CallEnded) and event.kind == "rerank" for event in r.ended)
+    assert all(isinstance(event, Entry) and event.kind == "rerank" for event in r.ended)
 
 
 async def test_a_text_to_rank_that_is_too_long_is_named_as_the_client_knows_it() -> None:

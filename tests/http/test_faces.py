@@ -43,7 +43,7 @@ async def test_an_answer_is_accounted_for_like_any_other(
         await r.until_idle()
 
     assert (answer.status_code, bare.status_code) == (200, 200)
-    assert [ended.ending for ended in r.ended] == [Ending.FINISHED] * 2
+    assert [ended.outcome for ended in r.ended] == [Ending.FINISHED] * 2
     assert all(ended.usage.completion_tokens > 0 for ended in r.ended)
 
 
@@ -154,7 +154,7 @@ async def test_a_broken_stream_ends_in_the_error_of_its_api(fault: str) -> None:
     assert (message[-1][0], message[-1][1]["error"]["type"]) == ("error", "api_error")
     assert "error" in json.loads(completion.split("\n\n")[-2].removeprefix("data: "))
     assert "[DONE]" not in completion
-    assert [ended.ending for ended in r.ended] == [Ending.UPSTREAM_ERROR] * 3
+    assert [ended.outcome for ended in r.ended] == [Ending.UPSTREAM_ERROR] * 3
 
 
 @pytest.mark.parametrize(("path", "body"), FACES)
@@ -169,7 +169,7 @@ async def test_a_client_that_leaves_frees_the_slot(path: str, body: dict[str, An
         call.cancel()
         await r.until_idle(seconds=1.0)
 
-    assert [ended.ending for ended in r.ended] == [Ending.CLIENT_GONE]
+    assert [ended.outcome for ended in r.ended] == [Ending.CLIENT_GONE]
 
 
 async def test_errors_of_messages_have_anthropics_shape_from_the_first_on() -> None:

@@ -100,7 +100,7 @@ async def test_a_waiting_repeat_gets_the_answer_of_a_first_whose_client_left() -
 
     assert answer.status_code == 200
     assert made(r) == 1
-    assert [ended.ending for ended in r.ended] == [Ending.FINISHED]
+    assert [ended.outcome for ended in r.ended] == [Ending.FINISHED]
 
 
 async def test_a_client_that_left_and_comes_again_gets_the_answer_of_the_same_call() -> None:

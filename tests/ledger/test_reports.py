@@ -114,7 +114,7 @@ def test_quotas_begin_with_what_the_day_and_the_month_have_used(
     journal.ended(call(3, now - 4999.0, 100, owner="a", key_id="k", model="n", outcome=Ending.CLIENT_GONE))
     journal.ended(call(4, now, 10, owner="b", key_id="l", model="m"))
 
-    assert reports.sums_of_period(now) == {
+    assert reports.sums_of_period(now).tokens == {
         "owner:a": (100, 1100),
         "owner:b": (10, 10),
         "key:k": (100, 1100),

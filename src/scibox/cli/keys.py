@@ -55,7 +55,7 @@ def _add_create(actions: Commands, common: argparse.ArgumentParser) -> None:
     )
     create.add_argument("name", nargs="?", help="what the key is for")
     create.add_argument("--owner", help="team or person it belongs to (default: the name)")
-    create.add_argument("--days", type=float, help="days until it expires (default: never)")
+    create.add_argument("--days", type=parts.number, help="days until it expires (default: never)")
     create.add_argument("--model", action="append", help="allow only this model; may be repeated")
     create.add_argument("--operator", action="store_true", help="an operator's key")
     create.add_argument("--json", action="store_true", help="as POST /admin/v1/keys answers")
@@ -308,8 +308,8 @@ def _days(text: str) -> float | None:
     if text == "never":
         return None
     try:
-        return float(text)
-    except ValueError:
+        return parts.number(text)
+    except argparse.ArgumentTypeError:
         raise OperatorError("--days takes a number above 0, or 'never'.") from None
 
 

@@ -26,7 +26,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "set", parents=[common], help="change an owner; made first where it is not there"
     )
     change.add_argument("name")
-    change.add_argument("--weight", type=float, help="twice the weight is twice the share of a busy model")
+    change.add_argument(
+        "--weight", type=parts.number, help="twice the weight is twice the share of a busy model"
+    )
     change.add_argument("--note", help="a word for operators")
     parts.add_limits(change)
     remove = actions.add_parser("remove", parents=[common], help="forget an owner without keys")
@@ -79,9 +81,9 @@ def _set(options: argparse.Namespace) -> int:
     if limits := parts.limits(options):
         body["limits"] = limits
     with parts.office(options) as admin:
-        change = wire.parse_change(msgspec.json.encode(body))
         try:
-            owner, keys = admin.change_owner(options.name, change)
+            admin.owner(options.name)  # one that is not there may be made without anything to change
+            owner, keys = admin.change_owner(options.name, wire.parse_change(msgspec.json.encode(body)))
         except NotFound:
             made = wire.parse_new(msgspec.json.encode({"name": options.name, **body}), admin.now())
             owner, keys = admin.add_owner(made), 0

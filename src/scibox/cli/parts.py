@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import sys
@@ -93,9 +94,19 @@ def limits(options: argparse.Namespace) -> dict[str, int | None]:
 
 def _amount(text: str) -> int | None:
     digits = text.replace("_", "")
-    if text != "none" and not (digits.isascii() and digits.isdecimal()):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number, and not 'none'")
+    if text != "none" and not (digits.isascii() and digits.isdecimal() and int(digits)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0, and not 'none'")
     return None if text == "none" else int(digits)
+
+
+def number(text: str) -> float:
+    """A number; neither "nan" nor "inf", which JSON cannot say: they would turn into no value at all."""
+    try:
+        if math.isfinite(value := float(text)):
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no number")
 
 
 def seconds(text: str) -> float:

@@ -87,7 +87,8 @@ def _scope(options: argparse.Namespace) -> Scope:
     since = span("month", now)[0] if options.since is None else _moment(options.since, now, "--since")
     until = now + 1 if options.until is None else _moment(options.until, now, "--until")
     if since >= until:
-        raise OperatorError("--until must be after --since.")
+        end = "now, where --until is not given" if options.until is None else "--until"
+        raise OperatorError(f"--since must be before the end of what is asked for: {end}.")
     return Scope(int(since), int(until), tuple(options.owner), tuple(options.key), tuple(options.model))
 
 
@@ -145,6 +146,8 @@ def _table(by: Sequence[str], rows: Sequence[tuple[Group, Sums]], scope: Scope) 
     if by:
         lines.append(("all", *[""] * (len(by) - 1), *_numbers(whole)))
     parts.print_table(lines)
+    if not rows and (scope.owners or scope.keys or scope.models):
+        print("No call was found: is that name right? See: scibox owners list, keys list", file=sys.stderr)
     print(f"{parts.moment(scope.since)} to {parts.moment(scope.until)}, whole hours", file=sys.stderr)
 
 

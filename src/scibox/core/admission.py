@@ -15,17 +15,29 @@ from .types import Limits
 Rank = Literal["interactive", "batch"]
 
 
-class Subject(Struct, frozen=True):
-    """Something that is limited, and how.
-
-    Names: "key:key_1", "owner:team", "model:m" (all its callers), "model:m owner:team".
-    """
+class Subject(Struct, frozen=True, gc=False):
+    """Something that is limited, and how; its name is of one of the functions below."""
 
     name: str
     limits: Limits
 
 
-class Wish(Struct, frozen=True):
+def of_key(key_id: str) -> str:
+    """The name of a key's limits."""
+    return f"key:{key_id}"
+
+
+def of_owner(owner: str) -> str:
+    """The name of an owner's limits."""
+    return f"owner:{owner}"
+
+
+def of_model(model: str, owner: str | None = None) -> str:
+    """The name of a model's limits, of all its callers or of an owner."""
+    return f"model:{model}" if owner is None else f"model:{model} owner:{owner}"
+
+
+class Wish(Struct, frozen=True, gc=False):
     """A call that wants to start: all that the desk must know of it."""
 
     call_id: str  # the request id
@@ -41,7 +53,7 @@ class Wish(Struct, frozen=True):
     subjects: tuple[Subject, ...]  # those with limits
 
 
-class Allowance(Struct, frozen=True):
+class Allowance(Struct, frozen=True, gc=False):
     """One limit as its holder sees it: `unit` is that of the field in `Limits`."""
 
     subject: str
@@ -51,7 +63,7 @@ class Allowance(Struct, frozen=True):
     reset_s: float  # until all of it is there again
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Where a call stands in its queue: 1 is next, 0 has started. `eta_s` is how long it will still wait."""
 
     call_id: str
@@ -74,7 +86,7 @@ class Load(Struct, frozen=True):
     waiting: int
 
 
-class Grant(Struct, frozen=True):
+class Grant(Struct, frozen=True, gc=False):
     """The call may start: it holds a slot of that deployment until it leaves."""
 
     deployment: int

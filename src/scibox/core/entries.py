@@ -7,7 +7,7 @@ from msgspec import Struct
 from .types import Ending, Kind, Usage
 
 
-class Entry(Struct, frozen=True, omit_defaults=True):
+class Entry(Struct, frozen=True, omit_defaults=True, gc=False):
     """What one call cost. Times are Unix seconds, durations seconds; `request_id` makes it unique for ever.
 
     `usage` is what the engine generated, as far as it said; `delivered_tokens` what of it left for the client
@@ -38,7 +38,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     price: float = 0.0
 
 
-class Opened(Struct, frozen=True):
+class Opened(Struct, frozen=True, gc=False):
     """Written before a call starts at a replica: if the service dies, this much is known of it."""
 
     request_id: str

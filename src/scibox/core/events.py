@@ -5,24 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .types import Ending, Kind, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class CallEnded:
-    """One line per call. Durations in seconds; `first_chunk_s` is None when no chunk came."""
-
-    request_id: str
-    key_id: str
-    owner: str
-    kind: Kind
-    model: str
-    stream: bool
-    ending: Ending
-    usage: Usage
-    total_s: float
-    first_chunk_s: float | None
-    code: str | None = None
+from .entries import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +26,5 @@ class Notice:
     is_warning: bool = False
 
 
-Event = CallEnded | Refused | Notice
+Event = Entry | Refused | Notice  # an entry: a call has ended
 Emit = Callable[[Event], None]

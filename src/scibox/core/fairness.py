@@ -34,7 +34,8 @@ class FairQueue:
     def __init__(self, model: str, slots: int) -> None:
         self.model = model
         self.slots = slots  # of all deployments together; may change at any time
-        self._ranks: dict[Rank, Turns] = {"interactive": Turns(), "batch": Turns()}
+        self._interactive, self._batch = Turns(), Turns()
+        self._ranks: dict[Rank, Turns] = {"interactive": self._interactive, "batch": self._batch}
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Waiting] = {}
         self._parking = Parking()
@@ -52,8 +53,8 @@ class FairQueue:
 
     def waiting_of(self, owner: str) -> int:
         """Calls of an owner that wait."""
-        flows = (turns.flows.get(owner) for turns in self._ranks.values())
-        return sum(flow.waiting for flow in flows if flow is not None)
+        interactive, batch = self._interactive.flows.get(owner), self._batch.flows.get(owner)
+        return (interactive.waiting if interactive else 0) + (batch.waiting if batch else 0)
 
     def enter(self, wish: Wish, now: float) -> None:
         """A call begins to wait; then `pick`, it may be its turn at once."""
@@ -154,21 +155,22 @@ class FairQueue:
         call = self._waiting.get(call_id)
         if call is None:
             return None
-        if len(self._waiting) <= FEW and len(call.flow.turns.flows) <= MANY:
+        flow, turns = call.flow, call.flow.turns
+        if len(self._waiting) <= FEW and len(turns.flows) <= MANY:
             return next(place for place in self.places(now) if place.call_id == call_id)
-        turns = call.flow.turns
         ahead = turns.ahead_of(call)
         if call.wish.rank == "batch":
-            ahead += self._ranks["interactive"].waiting
+            ahead += self._interactive.waiting
         hold_s = self._pace.mean_hold_s
         eta_s = (ahead + 1) * hold_s / max(1, self.slots)
-        if call.line.blocked_by or call.flow.blocked_by or turns.blocked_by:
+        if call.line.blocked_by or flow.blocked_by or turns.blocked_by:
             eta_s = max(eta_s, self._blocked_s(call, now))
         call.seen_s = eta_s
-        eta_s = call.flow.bias.apply(eta_s)
-        walked = call.flow.walked
+        walked = flow.walked
         if walked.calls and now - walked.at < RECENT_S:
-            eta_s = walked.eta_s(call.flow.come_since, now)
+            eta_s = walked.eta_s(flow.come_since, now)
+        else:
+            eta_s = flow.bias.apply(eta_s)
         return Place(call.wish.call_id, self.model, 1 + round(ahead), eta_s, now - call.entered_at)
 
     def _blocked_s(self, call: Waiting, now: float) -> float:
@@ -186,12 +188,12 @@ class FairQueue:
         return longest_s
 
     def _next(self, free: int) -> Waiting | None:
-        batch = self._ranks["batch"].first()
+        batch = self._batch.first()
         if batch is None:
             self._earned = 0.0
         elif self._earned and self._earned >= batch.flow.turns.cost(batch):
             return batch
-        interactive = self._ranks["interactive"].first()
+        interactive = self._interactive.first()
         if interactive is not None:
             return interactive
         return batch if free > 1 or self.slots == 1 else None
@@ -199,7 +201,7 @@ class FairQueue:
     def _earn(self, picked: Waiting) -> None:
         if picked.wish.rank == "batch":
             self._earned = 0.0
-        elif self._ranks["batch"].waiting:
+        elif self._batch.waiting:
             self._earned += picked.charged * BATCH_SHARE / (1 - BATCH_SHARE)
 
     def _free(self, spot: Spot) -> None:

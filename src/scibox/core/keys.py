@@ -5,6 +5,7 @@ Plain functions over frozen data; `now` is Unix time in seconds. What a change l
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -92,8 +93,14 @@ def locks_out(keys: Iterable[Key], changed: Iterable[Key], now: float) -> bool:
     return _has_operator(before, now) and not _has_operator(after, now)
 
 
+def written(name: str) -> str:
+    """A name as it is stored: what looks the same is the same, however a keyboard composes its letters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def check_name(name: str, param: str) -> str:
     """The name of an owner or a key, or `InvalidRequest`: it stands in paths, tables and spreadsheets."""
+    name = written(name)
     if not 1 <= len(name) <= LONGEST_NAME:
         raise InvalidRequest(f"'{param}' must have 1 to {LONGEST_NAME} characters.", param=param)
     if not name.isprintable() or name != name.strip() or name != name.strip("/"):

@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from .admission import Allowance, Subject, Wish
 from .quotas import Period, Quota
 from .types import NO_LIMITS, Limits
 from .windows import Window
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True, gc=False):
     """One reading of both clocks: monotonic seconds for rates, Unix seconds for quotas."""
 
     clock: float
@@ -87,7 +89,7 @@ _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_p
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("allowed", "calls", "in_flight", "limits", "quotas", "texts", "tokens")
+    __slots__ = ("allowed", "calls", "former", "in_flight", "limits", "quotas", "texts", "tokens", "windows")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
@@ -96,7 +98,9 @@ class _Held:
         self.calls: dict[str, Window] = {}  # each under its field
         self.tokens: dict[str, Window] = {}
         self.texts: dict[str, Window] = {}
+        self.windows: dict[str, Window] = {}  # all of them
         self.quotas: dict[str, Quota] = {}
+        self.former: dict[str, Quota] = {}  # that went: a call that waited since then may bring them back
 
     def adopt(self, limits: Limits) -> None:
         """Take changed limits; what was used stays used."""
@@ -108,39 +112,32 @@ class _Held:
                 windows.pop(field, None)
             else:
                 windows.setdefault(field, Window(amount, length_s)).amount = amount
+        self.windows = self.calls | self.tokens | self.texts
         for field, period in _QUOTAS:
-            if (amount := getattr(limits, field)) is None:
-                self.quotas.pop(field, None)
-            else:
-                self.quotas.setdefault(field, Quota(amount, period)).amount = amount
-
-    def windows(self) -> dict[str, Window]:
-        """All of them."""
-        return self.calls | self.tokens | self.texts
+            if (amount := getattr(limits, field)) is not None:
+                quota = self.quotas.setdefault(field, self.former.pop(field, Quota(amount, period)))
+                quota.amount = amount
+            elif field in self.quotas:
+                self.former[field] = self.quotas.pop(field)
 
     def is_idle(self, at: Moment) -> bool:
         """Whether it is as if it had never been used."""
         return (
             not self.in_flight
-            and all(window.remaining(at.clock) == window.amount for window in self.windows().values())
-            and not any(quota.used for quota in self.quotas.values())
+            and all(window.remaining(at.clock) == window.amount for window in self.windows.values())
+            and not any(quota.used for quota in (*self.quotas.values(), *self.former.values()))
         )
 
     def has_room(self, tokens: int, texts: int, at: Moment) -> bool:
         """Whether a call fits into every limit."""
         if self.in_flight >= self.allowed:
             return False
-        clock = at.clock
-        for window in self.calls.values():
-            if not window.has_room(1, clock):
-                return False
-        for window in self.tokens.values():
-            if tokens and not window.has_room(tokens, clock):
-                return False
-        for window in self.texts.values():
-            if texts and not window.has_room(texts, clock):
-                return False
-        return not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
+        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
+            if windows and units:
+                for window in windows.values():
+                    if not window.has_room(units, at.clock):
+                        return False
+        return not self.quotas or not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
 
     def blocks(self, name: str, tokens: int, texts: int, at: Moment) -> Iterator[Verdict]:
         """The limits that a call does not fit into."""
@@ -162,15 +159,17 @@ class _Held:
         self.in_flight += 1
         for window in self.calls.values():
             window.reserve(1)
-        for window in self.texts.values():
-            window.reserve(texts)
+        if texts:
+            for window in self.texts.values():
+                window.reserve(texts)
         windows = [(window, window.reserve(tokens)) for window in self.tokens.values()]
-        quotas = [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
-        return self, windows, quotas
+        if not self.quotas:
+            return self, windows, ()
+        return self, windows, [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
 
 
 # What a call has taken of a subject: of windows the units, of quotas the period they are of.
-_Taken = tuple[_Held, list[tuple[Window, int]], list[tuple[Quota, float]]]
+_Taken = tuple[_Held, Sequence[tuple[Window, int]], Sequence[tuple[Quota, float]]]
 
 
 class Content(NamedTuple):
@@ -224,7 +223,10 @@ class Windows:
     ) -> None:
         """What is left, at once."""
         at = self._onward(at)
-        done([left for subject in subjects for left in self._left(subject, at)])
+        left: list[Allowance] = []
+        for subject in subjects:
+            self._add_left(subject, at, left)
+        done(left)
 
     def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
         """What the ledger says of today and this month."""
@@ -235,7 +237,7 @@ class Windows:
         """What all windows hold now."""
         at = self._onward(at)
         for name, of in self._held.items():
-            yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows().items()])
+            yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows.items()])
 
     def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
         """Subject, field, and what calls that have ended used of it."""
@@ -249,15 +251,16 @@ class Windows:
         self._clock = at.clock
         return at
 
-    def _left(self, subject: Subject, at: Moment) -> Iterator[Allowance]:
-        name, of = subject.name, self._find(subject, at)
-        for field, window in of.windows().items():
-            left, reset_s = window.remaining(at.clock), window.reset_s(at.clock)
-            yield Allowance(name, field, window.amount, left, reset_s)
+    def _add_left(self, subject: Subject, at: Moment, left: list[Allowance]) -> None:
+        name, of, clock = subject.name, self._find(subject, at), at.clock
+        for field, window in of.windows.items():
+            left.append(Allowance(name, field, window.amount, *window.left(clock)))
         if (allowed := of.limits.calls_in_flight) is not None:
-            yield Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0)
+            left.append(Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0))
         for field, quota in of.quotas.items():
-            yield Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
+            left.append(
+                Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
+            )
 
     def _blocked(self, wish: Wish, tokens: int, at: Moment) -> Verdict:
         blocks = (

@@ -44,7 +44,7 @@ class Parking:
 
     def wake_due(self, now: float) -> list[Spot]:
         """The spots whose time has come, free again."""
-        spots = []
+        spots: list[Spot] = []
         while self._timers and self._timers[0][0] <= now:
             until, _, spot = heapq.heappop(self._timers)
             if spot.blocked_by and spot.until == until:

@@ -23,7 +23,7 @@ LATEST = 253_370_764_800  # the year 9999: no time that anything could handle co
 CELL: tuple[Dimension, ...] = ("owner", "key", "model", "kind", "endpoint", "outcome")
 
 
-class Sums(Struct):
+class Sums(Struct, gc=False):
     """What some calls cost together: LLM tokens, texts, money, seconds."""
 
     calls: int = 0

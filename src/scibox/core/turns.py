@@ -58,7 +58,7 @@ class Turns:
         flow.weight = wish.weight
         call = Waiting(wish, line, now)
         line.calls[wish.call_id] = call
-        self._count(flow, 1)
+        self._count(flow)
         if not line.blocked_by and wish.key_id not in flow.ready:
             flow.ready[wish.key_id] = line
             self.refresh(flow)
@@ -69,7 +69,9 @@ class Turns:
         line, flow = call.line, call.flow
         flow.come_since -= call.entered_at > flow.walked.at
         del line.calls[call.wish.call_id]
-        self._count(flow, -1)
+        self._at_least[flow.waiting] -= 1
+        flow.waiting -= 1
+        self.waiting -= 1
         if not line.calls:
             flow.ready.pop(line.key_id, None)
             if not line.blocked_by:
@@ -78,7 +80,7 @@ class Turns:
 
     def first(self) -> Waiting | None:
         """The call whose turn it is; None: none may start."""
-        flow = None if self.blocked_by else self._top()
+        flow = None if self.blocked_by or not self._in_heap else self._top()
         if flow is None:
             return None
         return next(iter(next(iter(flow.ready.values())).calls.values()))
@@ -115,7 +117,7 @@ class Turns:
         call.charged = 0.0
         line.calls[call.wish.call_id] = call
         line.calls.move_to_end(call.wish.call_id, last=False)
-        self._count(flow, 1)
+        self._count(flow)
         if not line.blocked_by:
             flow.ready[line.key_id] = line
             flow.ready.move_to_end(line.key_id, last=False)
@@ -136,8 +138,9 @@ class Turns:
         flow.running -= 1
         if tokens is None:
             return
-        completion = max(0, tokens - call.wish.prompt_tokens)
-        cost = INPUT_WEIGHT * min(tokens, call.wish.prompt_tokens) + OUTPUT_WEIGHT * completion
+        prompt = min(tokens, call.wish.prompt_tokens)
+        completion = tokens - prompt
+        cost = INPUT_WEIGHT * prompt + OUTPUT_WEIGHT * completion
         self.add(flow, cost - call.charged)
         call.charged = cost
         flow.typical_cost += (cost - flow.typical_cost) * (LEARNED_OF_OWNER if flow.typical_cost else 1.0)
@@ -229,32 +232,31 @@ class Turns:
             if entry != flow.entry:
                 heapq.heappop(heap)
             elif counter < flow.counter or turn != flow.last_turn:
-                heapq.heappop(heap)
-                self._push(flow)
+                heapq.heapreplace(heap, self._item(flow))
             else:
                 return flow
         return None
 
     def _push(self, flow: Flow) -> None:
-        self._entry += 1
-        flow.entry = self._entry
         heap = self._heap
-        # Of equal ones the one that has waited longest for a turn comes first.
-        heapq.heappush(heap, (flow.counter, flow.last_turn, flow.entry, flow))
+        heapq.heappush(heap, self._item(flow))
         if len(heap) > 64 + 2 * self._in_heap:
             heap[:] = [item for item in heap if item[2] == item[3].entry]
             heapq.heapify(heap)
 
-    def _count(self, flow: Flow, calls: int) -> None:
-        if calls > 0:
-            flow.waiting += 1
-            if flow.waiting == len(self._at_least):
-                self._at_least.append(0)
-            self._at_least[flow.waiting] += 1
-        else:
-            self._at_least[flow.waiting] -= 1
-            flow.waiting -= 1
-        self.waiting += calls
+    def _item(self, flow: Flow) -> tuple[float, int, int, Flow]:
+        """Its only valid entry from now on. Of equal ones who has waited longest for a turn comes first."""
+        self._entry += 1
+        flow.entry = self._entry
+        return flow.counter, flow.last_turn, flow.entry, flow
+
+    def _count(self, flow: Flow) -> None:
+        """One more of its calls waits."""
+        flow.waiting += 1
+        self.waiting += 1
+        if flow.waiting == len(self._at_least):
+            self._at_least.append(0)
+        self._at_least[flow.waiting] += 1
 
     def _begin(self, owner: str) -> Flow:
         if len(self.flows) >= self._sweep_at:

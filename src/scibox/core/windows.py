@@ -81,20 +81,31 @@ class Window:
         if used > reserved:
             self._add(cell, used - reserved)
             return
-        taken_in = min(int(taken_at / self._cell_s), self._latest)
+        taken_in = min(int(taken_at / self._cell_s), cell)
         if taken_in in self._cells:  # else it has passed, and nothing of it counts any more
             self._cells[taken_in] -= reserved - used
             self.used -= reserved - used
 
     def remaining(self, now: float) -> int:
         """Units that could be taken now."""
-        self._advance(now)
-        return max(0, self.amount - self.used)
+        return self.left(now)[0]
 
     def reset_s(self, now: float) -> float:
         """Seconds until the whole amount is there again."""
-        self._advance(now)
-        return next((self._passes(cell, now) for cell in reversed(self._order) if self._cells[cell]), 0.0)
+        return self.left(now)[1]
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Both: `remaining` and `reset_s`."""
+        cell, cells = int(now / self._cell_s), self._cells
+        if cell > self._latest:
+            self._advance(now)
+        remaining = self.amount - self.used if self.used < self.amount else 0
+        if cells.get(self._latest):
+            return remaining, self._passes(self._latest, now)
+        for cell in reversed(self._order):
+            if cells[cell]:
+                return remaining, self._passes(cell, now)
+        return remaining, 0.0
 
     def contents(self, now: float) -> list[tuple[float, int]]:
         """When (the middle of each cell) how many units were taken that still count."""
@@ -122,4 +133,6 @@ class Window:
 
     def _passes(self, cell: int, now: float) -> float:
         """Seconds until a cell counts no longer; a thousandth of a cell more, since quotients are rounded."""
-        return max((cell + CELLS + 1.001) * self._cell_s - now, self._cell_s / 1_000)
+        passes_s: float = (cell + CELLS + 1.001) * self._cell_s - now
+        least_s = self._cell_s / 1_000
+        return passes_s if passes_s > least_s else least_s

@@ -61,7 +61,7 @@ class LocalDesk:
     async def enter(self, wish: Wish, on_place: Callable[[Place], None] | None) -> Grant:
         """Wait until the call may start; a refusal is raised."""
         now = self._clock()
-        model = self._model(wish.model)
+        model = self._models.get(wish.model) or self._model(wish.model)
         call = self._calls[wish.call_id] = Visit(wish, model, now, on_place)
         try:
             call.is_back = model.returning.is_expected(wish.owner, now)
@@ -92,16 +92,18 @@ class LocalDesk:
         call = self._calls.pop(call_id, None)
         if call is None:
             return
-        call.decide()
         model, now = call.model, self._clock()
-        if model.queue.remove(call_id):
-            return
+        if call.grant is None:
+            call.decide()
+            if model.queue.remove(call_id):
+                return
         self._give_back(call, tokens, now)
         model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
         self._dispatch(model)
-        for subject in call.wish.subjects:
-            self._wake(subject.name)
+        if self._verdicts or self._parked:
+            for subject in call.wish.subjects:
+                self._wake(subject.name)
 
     def look(self) -> None:
         """The slots of models may have changed: start what may start now."""
@@ -148,16 +150,13 @@ class LocalDesk:
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
         model.is_dispatching = True
-        while len(queue) and queue.running < queue.slots:
-            picked = queue.pick(self._clock())
-            if picked is None:
-                break
+        while queue.running < queue.slots and (picked := queue.pick(self._clock())) is not None:
             call = self._calls[picked.wish.call_id]
             call.deployment = model.take_slot(slots)
             at = Moment(self._clock(), self._now())
             self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
         model.is_dispatching = False
-        if len(queue) and queue.running < queue.slots:  # else the end of a call will ask again
+        if queue.running < queue.slots and len(queue):  # else the end of a call will ask again
             self._set_timer(model)
 
     def _set_timer(self, model: Room) -> None:
@@ -269,7 +268,7 @@ class LocalDesk:
 
     def _verdict(self, wish: Wish, now: float) -> Verdict | None:
         """The limit that holds calls like this one back now."""
-        for subject in wish.subjects:
+        for subject in wish.subjects if self._verdicts else ():
             verdict, until = self._verdicts.get(subject.name, (None, 0.0))
             if until >= now:
                 return verdict

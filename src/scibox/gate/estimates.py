@@ -67,7 +67,9 @@ class Estimates:
         """What an engine has counted for a whole answer."""
         size, tokens = _size(call), usage.prompt_tokens - _around(call)
         if size and tokens > 0:
-            text = self._texts.setdefault(model, _Text())
+            text = self._texts.get(model)
+            if text is None:
+                text = self._texts[model] = _Text()
             text.bytes = text.bytes * 0.98 + size
             text.tokens = text.tokens * 0.98 + tokens
         if call.kind == "chat":

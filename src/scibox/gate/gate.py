@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from scibox.core.admission import Allowance, Desk, Grant, Place, Subject, Wish
+from scibox.core.admission import (
+    Allowance,
+    Desk,
+    Grant,
+    Place,
+    Subject,
+    Wish,
+    of_key,
+    of_model,
+    of_owner,
+)
 from scibox.core.entries import Entry
 from scibox.core.errors import Draining, Unauthorized
-from scibox.core.events import CallEnded, Emit
-from scibox.core.types import NO_LIMITS, Call, Key, Limits, ModelCard
+from scibox.core.events import Emit
+from scibox.core.types import Call, Key, Limits, ModelCard
 
 from .estimates import Estimates
 from .keyring import KeyRing
 from .ticket import Audience, Journal, Ticket
 
+MOST_KNOWN = 8_192  # pairs of key and model whose subjects are kept
 WATCH_S = 0.25  # with the ring's own: a call of a revoked key ends within a second (PROMISES R4)
 
 
@@ -57,6 +69,7 @@ class Gate:
         self._now = now
         self.configure(patience_s, background_calls)
         self._estimates = Estimates()
+        self._limited: dict[tuple[str, str], _Limited] = {}
         self.is_draining = False
         self.is_ending = False
         self._open: dict[str, set[Ticket]] = {}  # by key id
@@ -66,9 +79,9 @@ class Gate:
         self._patience_s = patience_s
         self._background = Subject("background", Limits(calls_in_flight=background_calls))
 
-    async def authenticate(self, secret: str) -> Key:
+    def authenticate(self, secret: str) -> Awaitable[Key]:
         """The key of a secret, or `Unauthorized`, or `KeysUnavailable`."""
-        return await self._ring.identify(secret, self._now())
+        return self._ring.identify(secret, self._now())
 
     async def holder(self, secret: str) -> Key:
         """The key of a secret, also one that opens nothing any more; or an error as of `authenticate`."""
@@ -94,6 +107,23 @@ class Gate:
         """What is left of the limits that hold for calls of this key, on these models."""
         found = {subject.name: subject for card in cards or (None,) for subject in self._subjects(key, card)}
         return await self.desk.allowances(tuple(found.values())) if found else ()
+
+    def quotas(self, cards: Iterable[ModelCard]) -> list[Subject]:
+        """Everybody who has a quota: keys, owners, these models, and owners on them."""
+        known, keys = self._ring.known.owners, self._ring.keys()
+        owners = {key.owner for key in keys} | known.keys()
+        found = [Subject(of_key(key.key_id), key.limits) for key in keys if _has_quota(key.limits)]
+        found += [
+            Subject(of_owner(owner.name), owner.limits)
+            for owner in known.values()
+            if _has_quota(owner.limits)
+        ]
+        for card in cards:
+            if _has_quota(card.limits):
+                found.append(Subject(of_model(card.name), card.limits))
+            if _has_quota(card.owner_limits):
+                found += [Subject(of_model(card.name, owner), card.owner_limits) for owner in owners]
+        return found
 
     async def places(self, key: Key) -> Sequence[Place]:
         """Where the calls of the key's owner stand."""
@@ -123,7 +153,11 @@ class Gate:
         """The ticket is under way."""
         self.in_flight += 1
         self.idle.clear()
-        self._open.setdefault(ticket.key.key_id, set()).add(ticket)
+        key_id = ticket.key.key_id
+        if key_id in self._open:
+            self._open[key_id].add(ticket)
+        else:
+            self._open[key_id] = {ticket}
         if self.is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
         self.journal.check()
@@ -133,28 +167,14 @@ class Gate:
         self.journal.ended(entry)
         if entry.usage.prompt_tokens and not entry.is_estimate:
             self._estimates.learn(entry.owner, entry.model, ticket.call, entry.usage)
-        self._emit(
-            CallEnded(
-                request_id=entry.request_id,
-                key_id=entry.key_id,
-                owner=entry.owner,
-                kind=entry.kind,
-                model=entry.model,
-                stream=entry.stream,
-                ending=entry.outcome,
-                usage=entry.usage,
-                total_s=entry.total_s,
-                first_chunk_s=entry.first_chunk_s,
-                code=entry.code or None,
-            )
-        )
+        self._emit(entry)
 
     def close(self, ticket: Ticket) -> None:
         """The ticket is done with: its answer has left, or never will. Never awaits."""
         tickets = self._open.get(ticket.key.key_id)
         if tickets is None or ticket not in tickets:
             return
-        tickets.discard(ticket)
+        tickets.remove(ticket)
         if not tickets:
             del self._open[ticket.key.key_id]
         self.in_flight -= 1
@@ -164,6 +184,7 @@ class Gate:
     def _wish(self, key: Key, call: Call, card: ModelCard) -> Wish:
         owner = self._ring.owner(key.owner)
         estimates, name = self._estimates, card.name
+        subjects = self._subjects(key, card, owner.limits)
         prompt_tokens = estimates.prompt_tokens(name, call)
         room = None if card.context is None else card.context - prompt_tokens
         return Wish(
@@ -177,7 +198,7 @@ class Gate:
             completion_tokens=estimates.completion_tokens(key.owner, name, call, room),
             texts=0 if call.kind == "chat" else call.items,
             patience_s=self._patience_s if call.patience_s is None else call.patience_s,
-            subjects=self._subjects(key, card, owner.limits, is_background=call.is_background),
+            subjects=(self._background, *subjects) if call.is_background else subjects,
         )
 
     def _subjects(
@@ -185,23 +206,35 @@ class Gate:
         key: Key,
         card: ModelCard | None,
         owner_limits: Limits | None = None,
-        *,
-        is_background: bool = False,
     ) -> tuple[Subject, ...]:
-        """Who is limited, of those whom a call concerns."""
-        owner, model = key.owner, (card.root or card.name) if card else ""
-        limits = self._ring.owner(owner).limits if owner_limits is None else owner_limits
-        found = [self._background] if is_background else []
-        if _limit(key.limits):
-            found.append(Subject(f"key:{key.key_id}", key.limits))
-        if _limit(limits):
-            found.append(Subject(f"owner:{owner}", limits))
-        if card is not None and _limit(card.limits):
-            found.append(Subject(f"model:{model}", card.limits))
-        if card is not None and _limit(card.owner_limits):
-            found.append(Subject(f"model:{model} owner:{owner}", card.owner_limits))
-        return tuple(found)
+        """Who is limited, of those whom a call concerns; the last answers are kept while nothing changes."""
+        limits = self._ring.owner(key.owner).limits if owner_limits is None else owner_limits
+        at = (key.key_id, card.name if card else "")
+        known = self._limited.get(at)
+        if known is not None and known.key is key and known.owner_limits is limits and known.card is card:
+            return known.subjects
+        if len(self._limited) >= MOST_KNOWN:
+            self._limited.clear()
+        known = self._limited[at] = _Limited(key, limits, card, _subjects(key, limits, card))
+        return known.subjects
 
 
-def _limit(limits: Limits) -> bool:
-    return limits is not NO_LIMITS and not limits.are_none
+class _Limited(NamedTuple):
+    """Who is limited in calls of a key on a model, and what that was made of."""
+
+    key: Key
+    owner_limits: Limits
+    card: ModelCard | None
+    subjects: tuple[Subject, ...]
+
+
+def _subjects(key: Key, owner_limits: Limits, card: ModelCard | None) -> tuple[Subject, ...]:
+    owner, model = key.owner, (card.root or card.name) if card else ""
+    found = [(of_key(key.key_id), key.limits), (of_owner(owner), owner_limits)]
+    if card is not None:
+        found += [(of_model(model), card.limits), (of_model(model, owner), card.owner_limits)]
+    return tuple(Subject(name, limits) for name, limits in found if not limits.are_none)
+
+
+def _has_quota(limits: Limits) -> bool:
+    return limits.tokens_per_day is not None or limits.tokens_per_month is not None

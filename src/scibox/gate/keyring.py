@@ -67,18 +67,19 @@ class KeyRing:
 
     async def identify(self, secret: str, now: float) -> Key:
         """As `find`; a secret that nobody knows here is looked for in the database before it is refused."""
-        return await self._look(self.find, secret, now)
+        try:
+            return self.find(secret, now)
+        except _Unknown:
+            await self._refresh()
+        return self.find(secret, now)
 
     async def holder(self, secret: str, now: float) -> Key:
         """The key of a secret whatever has become of it, looked for in the same way."""
-        return await self._look(self._holder, secret, now)
-
-    async def _look(self, find: Callable[[str, float], Key], secret: str, now: float) -> Key:
         try:
-            return find(secret, now)
+            return self._holder(secret, now)
         except _Unknown:
             await self._refresh()
-        return find(secret, now)
+        return self._holder(secret, now)
 
     def find(self, secret: str, now: float) -> Key:
         """The key of a secret, or `Unauthorized` with what to do, or `KeysUnavailable`."""
@@ -88,23 +89,13 @@ class KeyRing:
         return key
 
     def _holder(self, secret: str, now: float) -> Key:
-        if not secret:
-            raise Unauthorized(
-                "No key was given; send the header 'Authorization: Bearer <your key>'.",
-                code="missing_api_key",
-            )
-        if not secrets.is_well_formed(secret):
-            raise Unauthorized(
-                "This is not a key of SciBox: it is mistyped or cut (a key begins with "
-                f"'{secrets.PREFIX}' and has {secrets.LENGTH} "
-                "characters). Copy it again."
-            )
         digest = secrets.digest(secret)
         key = self.known.keys.get(digest)
         if key is None:
+            _check_form(secret)
             self._check_database()
             raise _Unknown("This key is not known here; ask the operator for one.")
-        if self._ends.get(digest, now + 1.0) <= now:
+        if digest in self._ends and self._ends[digest] <= now:
             raise Unauthorized(
                 "This secret was replaced by a new one; ask whoever has it, or the operator.",
                 code="key_revoked",
@@ -127,7 +118,7 @@ class KeyRing:
     def _check(self, key: Key, now: float) -> None:
         if key.revoked_at is not None or key.key_id in self._ends:
             raise Unauthorized("This key was revoked; ask the operator for a new one.", code="key_revoked")
-        if key.is_expired(now):
+        if key.expires_at is not None and now >= key.expires_at:
             raise Unauthorized("This key has expired; ask the operator for a new one.", code="key_expired")
         if not key.is_enabled:
             raise Unauthorized("This key is disabled; ask the operator to enable it.", code="key_disabled")
@@ -135,6 +126,21 @@ class KeyRing:
     def _check_database(self) -> None:
         if self.trouble is not None:
             raise unavailable()
+
+
+def _check_form(secret: str) -> None:
+    """Refuse what cannot be anybody's secret; the database is not asked for it."""
+    if not secret:
+        raise Unauthorized(
+            "No key was given; send the header 'Authorization: Bearer <your key>'.",
+            code="missing_api_key",
+        )
+    if not secrets.is_well_formed(secret):
+        raise Unauthorized(
+            "This is not a key of SciBox: it is mistyped or cut (a key begins with "
+            f"'{secrets.PREFIX}' and has {secrets.LENGTH} "
+            "characters). Copy it again."
+        )
 
 
 def unavailable() -> KeysUnavailable:

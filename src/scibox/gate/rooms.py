@@ -20,6 +20,7 @@ class Room:
         self.queue = FairQueue(name, 0)
         self.returning = Returning()
         self.used: list[int] = []
+        self._slots: tuple[int, ...] = ()
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.is_dispatching = False
@@ -30,6 +31,10 @@ class Room:
 
     def fit(self, slots: Sequence[int]) -> None:
         """Take the deployments' slots as they are now."""
+        known = tuple(slots)
+        if known == self._slots:
+            return
+        self._slots = known
         self.queue.slots = sum(slots)
         if len(self.used) < len(slots):
             self.used += [0] * (len(slots) - len(self.used))
@@ -50,9 +55,12 @@ class Room:
 
     def take_slot(self, slots: Sequence[int]) -> int:
         """The first deployment, in the order of preference, that has a free slot."""
-        found = next((index for index, count in enumerate(slots) if self.used[index] < count), 0)
-        self.used[found] += 1
-        return found
+        for index, count in enumerate(slots):
+            if self.used[index] < count:
+                self.used[index] += 1
+                return index
+        self.used[0] += 1
+        return 0
 
 
 class Visit:
@@ -81,8 +89,9 @@ class Visit:
 
     def decide(self) -> None:
         """It need not wait any more."""
-        for timer in (self.patience, self.telling):
-            if timer is not None:
-                timer.cancel()
+        if self.patience is not None:
+            self.patience.cancel()
+        if self.telling is not None:
+            self.telling.cancel()
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(None)

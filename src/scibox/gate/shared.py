@@ -13,7 +13,8 @@ epoch shows, is told all that this node's windows hold; nodes take from it only 
 What is known not to be exact: what the others had taken (`Others`) is known from the last reply and is taken
 to pass evenly, so a little more than the limit may pass in the first window alone. Takes that were under way
 when a connection broke may count twice until their window has passed. Of a quota, an emptied server is told
-what the best informed node knew: calls that ended in the last moment are missing until `load_used`.
+what the best informed node knew: calls that ended in the last moment are missing until `load_used`. If a
+quota is set while a node is alone, what that node has used meanwhile may count twice when it is back.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ class SharedLimiter(Limiter):
         if self._is_joined:
             self._ask("seed", [list(seeds.items())], self._on_done)
         else:
-            self._least |= seeds
+            # The ledger has what is noted here too, which is told beside this.
+            self._least |= {key: max(0, units - self._arrears.used(key)) for key, units in seeds.items()}
 
     # Joined
 

@@ -145,16 +145,20 @@ class Ticket:
 
     async def __aenter__(self) -> Ticket:
         self._task = asyncio.current_task()
+        wish, call, desk = self.wish, self.call, self._books.desk
         try:
             self._books.open(self)
-            self.grant = await self._enter()
+            try:
+                self.grant = await desk.enter(wish, self._audience.queued if call.stream else None)
+            except (RateLimited, Busy) as error:
+                await self._suggest_another(error)
+                raise
         except BaseException as error:
             self._leave(error)
             if self._is_revoked(error):
                 raise self._revoked from None  # type: ignore[misc]  # `_is_revoked`
             raise
         self.deployment = self.grant.deployment
-        wish, call = self.wish, self.call
         self._books.journal.opened(
             Opened(
                 call.request_id,
@@ -231,21 +235,17 @@ class Ticket:
         assert self._task is not None
         return self._task.uncancel() <= 0
 
-    async def _enter(self) -> Grant:
-        """Wait for the turn; a refusal names a model that could answer now, where there is one."""
-        desk = self._books.desk
-        try:
-            return await desk.enter(self.wish, self._audience.queued if self.call.stream else None)
-        except (RateLimited, Busy) as error:
-            others = self._others()
-            name = await desk.has_room(others) if others else None
-            if name is not None:
-                error.message += f" '{name}' has room now."
-            raise
+    async def _suggest_another(self, refusal: RateLimited | Busy) -> None:
+        """Name a model that could answer now, where there is one."""
+        others = self._others()
+        name = await self._books.desk.has_room(others) if others else None
+        if name is not None:
+            refusal.message += f" '{name}' has room now."
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        self._end(*self._ending(error))
+        if not self._has_ended:
+            self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:

@@ -8,8 +8,8 @@ zeros.
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
+from zlib import crc32
 
 import msgspec
 
@@ -39,7 +39,8 @@ def frame(record: Record) -> bytes:
     """A record as bytes, to be written in one piece."""
     kind = ord("O") if isinstance(record, Opened) else ord("E")
     payload = _ENCODER.encode(record)
-    return _HEAD.pack(MAGIC, kind, len(payload), _sum(kind, payload)) + payload
+    size = len(payload)
+    return _HEAD.pack(MAGIC, kind, size, crc32(payload, crc32(_SUMMED.pack(kind, size)))) + payload
 
 
 def read(data: bytes, upto: int | None = None) -> Stretch:
@@ -101,4 +102,4 @@ def _record(data: bytes, start: int, stop: int) -> Record | None:
 
 
 def _sum(kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_SUMMED.pack(kind, len(payload))))
+    return crc32(payload, crc32(_SUMMED.pack(kind, len(payload))))

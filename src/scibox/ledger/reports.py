@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scibox.core import sums as arithmetic
+from scibox.core.admission import of_key, of_model, of_owner
 from scibox.core.entries import Entry
 from scibox.core.sums import DAY_S, HOUR_S, MONTH_S, Dimension, Group, Scope, Sums
 from scibox.core.types import Ending
@@ -31,6 +32,14 @@ class Report:
     """The sums of each group, in order; `behind_bytes` of journals are not in them."""
 
     rows: tuple[tuple[Group, Sums], ...]
+    behind_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OfPeriod:
+    """LLM tokens of a day and of its month, of those who have used any; `behind_bytes` as of `Report`."""
+
+    tokens: Mapping[str, tuple[int, int]]
     behind_bytes: int = 0
 
 
@@ -72,24 +81,27 @@ class Reports:
             entries, _ = _unfed(held, self._store.marks(self._node))
         return sum(map(scope.has, entries))
 
-    def sums_of_period(self, now: float) -> Mapping[str, tuple[int, int]]:
-        """LLM tokens of this day and this month (UTC) of every subject of limits that has had any."""
+    def sums_of_period(self, now: float) -> OfPeriod:
+        """What every subject of limits has used in this day and this month (UTC)."""
         tokens: dict[str, tuple[int, int]] = {}
+        behind_bytes = 0
         for place, width_s in enumerate((DAY_S, MONTH_S)):
             begin = arithmetic.start(now, width_s)
             whole = Scope(begin, arithmetic.after(begin + 1, width_s))
-            for (owner, key, model), sums in self.sums(whole, ("owner", "key", "model")).rows:
+            report = self.sums(whole, ("owner", "key", "model"))
+            behind_bytes = max(behind_bytes, report.behind_bytes)
+            for (owner, key, model), sums in report.rows:
                 used = [0, 0]
                 used[place] = sums.prompt_tokens + sums.completion_tokens
                 for subject in (
-                    f"owner:{owner}",
-                    f"key:{key}",
-                    f"model:{model}",
-                    f"model:{model} owner:{owner}",
+                    of_owner(str(owner)),
+                    of_key(str(key)),
+                    of_model(str(model)),
+                    of_model(str(model), str(owner)),
                 ):
                     day, month = tokens.get(subject, (0, 0))
                     tokens[subject] = (day + used[0], month + used[1])
-        return tokens
+        return OfPeriod(tokens, behind_bytes)
 
     def _end(self, until: int) -> int:
         """Nothing comes from the future: so the month that is under way may be read as a whole."""

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TextIO
 
-from scibox.core.events import CallEnded, Event, Notice, Refused
+from scibox.core.entries import Entry
+from scibox.core.events import Event, Notice, Refused
 
 
 class Log:
@@ -28,10 +29,10 @@ class Log:
 def line(event: Event) -> str:
     """What the line says after the time."""
     match event:
-        case CallEnded():
+        case Entry():
             first = "-" if event.first_chunk_s is None else f"{event.first_chunk_s:.3f}s"
             return (
-                f"{event.ending.value:<14} {event.kind} model={event.model} owner={event.owner}"
+                f"{event.outcome.value:<14} {event.kind} model={event.model} owner={event.owner}"
                 f" key={event.key_id} prompt_tokens={event.usage.prompt_tokens}"
                 f" completion_tokens={event.usage.completion_tokens} first={first}"
                 f" total={event.total_s:.3f}s stream={'yes' if event.stream else 'no'}"

@@ -14,7 +14,17 @@ from typing import TypeVar
 from scibox.core import secret as secrets
 from scibox.core.errors import Conflict, NotFound
 from scibox.core.files import Page
-from scibox.core.keys import Draft, KeyChange, OwnerChange, Shown, change_key, change_owner, locks_out, state
+from scibox.core.keys import (
+    Draft,
+    KeyChange,
+    OwnerChange,
+    Shown,
+    change_key,
+    change_owner,
+    locks_out,
+    state,
+    written,
+)
 from scibox.core.types import Key, Owner, Role
 from scibox.store.keys import KeyStore, NoSuchOwner, Plan
 from scibox.store.revoked import is_listable
@@ -90,6 +100,7 @@ class Admin:
 
     def owner(self, name: str) -> tuple[Owner, int]:
         """One owner, and how many keys it has that are not revoked."""
+        name = written(name)
         found = next((owner for owner in self._store.owners() if owner.name == name), None)
         if found is None:
             raise _no_owner(name)
@@ -106,6 +117,7 @@ class Admin:
 
     def change_owner(self, name: str, change: OwnerChange) -> tuple[Owner, int]:
         """Change an owner's weight, limits or note."""
+        name = written(name)
         try:
             owner = self._store.change_owner(name, lambda before: change_owner(before, change))
         except NoSuchOwner:
@@ -114,6 +126,7 @@ class Admin:
 
     def remove_owner(self, name: str) -> None:
         """Forget an owner, its weight and its limits; entries and revoked keys go on naming it."""
+        name = written(name)
         try:
             if not self._store.remove_owner(name):
                 raise Conflict(
@@ -125,9 +138,8 @@ class Admin:
     def keys(self, query: KeyQuery) -> tuple[list[Shown], bool]:
         """A page of keys, and whether more follow."""
         now, keys = self.now(), self._store.all()
-        found = [
-            key for key in keys if query.owner in {None, key.owner} and query.state in {None, state(key, now)}
-        ]
+        owner = None if query.owner is None else written(query.owner)
+        found = [key for key in keys if owner in {None, key.owner} and query.state in {None, state(key, now)}]
         stretch, has_more = _stretch(found, query.page, lambda key: key.key_id, _no_key)
         uses = self._store.uses()
         return [Shown(key, uses.get(key.key_id)) for key in stretch], has_more
@@ -214,6 +226,7 @@ class Admin:
 
     def ids_of(self, owner: str) -> list[str]:
         """The keys of an owner that are not revoked."""
+        owner = written(owner)
         ids = [key.key_id for key in self._known().values() if key.owner == owner and key.revoked_at is None]
         if not ids:
             raise NotFound(f"'{owner[:100]}' has no key that is not revoked; see: scibox keys list")

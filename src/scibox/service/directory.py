@@ -52,6 +52,11 @@ class Directory:
         """The models' own public names, without aliases: what keys are allowed."""
         return self._routes.keys()
 
+    @property
+    def originals(self) -> list[ModelCard]:
+        """The models as they are configured, without aliases."""
+        return [route.card for route in self._routes.values()]
+
     def cards(self, key: Key) -> list[ModelCard]:
         """What this key may use: models first, then aliases, each as a model of its own with a `root`."""
         models = [route.shown for route in self._routes.values()]

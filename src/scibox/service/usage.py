@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from scibox.core.errors import OperatorError, StorageUnavailable
 from scibox.core.sums import Dimension, Scope
-from scibox.ledger.reports import Report, Reports
+from scibox.ledger.reports import OfPeriod, Report, Reports
 from scibox.store.entries import Failed
 from scibox.store.sql import DatabaseAway
 
@@ -33,8 +33,8 @@ class Usage:
         """The last calls (of an owner) that did not finish, the newest first."""
         return await self._run(lambda: self._reports.failed(owner, limit))
 
-    async def of_period(self) -> Mapping[str, tuple[int, int]]:
-        """LLM tokens of this day and this month of every subject of limits: what its quota begins with."""
+    async def of_period(self) -> OfPeriod:
+        """What every subject of limits has used in this day and month: what its quotas begin with."""
         return await self._run(lambda: self._reports.sums_of_period(self.now()))
 
     def close(self) -> None:

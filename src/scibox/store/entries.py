@@ -17,6 +17,7 @@ from scibox.core.entries import Entry
 from scibox.core.sums import CELL, DAY_S, HOUR_S, LATEST, Dimension, Group, Scope, Span, Sums
 from scibox.core.types import Ending, Usage
 
+from .links import IN_KEY
 from .sql import Reader, Row, Sql, Tables, Value, Writer
 
 _CREATE = (
@@ -51,7 +52,7 @@ _CREATE = (
     """,
     "CREATE INDEX entries_by_time ON entries (opened_at, request_id)",
     "CREATE INDEX entries_failed ON entries (owner, opened_at) WHERE outcome <> 'finished'",
-    """
+    f"""
     CREATE TABLE sums (
         width_s BIGINT NOT NULL,
         start BIGINT NOT NULL,
@@ -72,7 +73,7 @@ _CREATE = (
         queued_s DOUBLE PRECISION NOT NULL,
         total_s DOUBLE PRECISION NOT NULL,
         PRIMARY KEY (width_s, start, owner, key_id, model, kind, endpoint, outcome)
-    )
+    ) {IN_KEY}
     """,
     """
     CREATE TABLE journals (
@@ -174,7 +175,9 @@ class EntryStore:
             for span in spans:
                 statement, values = _select(span, by, scope)
                 for row in db.rows(statement, *values):
-                    found.setdefault(tuple(row[: len(by)]), Sums()).add(Sums(*row[len(by) :]))
+                    group, sums = row[: len(by)], Sums(*row[len(by) :])
+                    if (before := found.setdefault(group, sums)) is not sums:
+                        before.add(sums)
             return found, _marks(db, node)
 
     def failed(self, owner: str | None, limit: int, node: str) -> tuple[list[Failed], dict[str, Mark | None]]:
@@ -264,12 +267,21 @@ def _marks(db: Reader, node: str) -> dict[str, Mark | None]:
 
 
 def _select(span: Span, by: Sequence[Dimension], scope: Scope) -> tuple[str, Sequence[Value]]:
-    """Grouped in the order of the index first, which costs no sorting; what is left of the rows is few."""
+    """Grouped in the order of the index first, which costs no sorting; what is left of the rows is few.
+
+    Where nothing is left to be grouped, that is all: a report of many rows must not be grouped twice.
+    """
     groups = [_column(dimension, span) for dimension in by]
     order = ("start", *(_COLUMNS[dimension] for dimension in CELL))
     deep = max((order.index(_COLUMNS[dimension]) + 1 for dimension in by), default=1)
     where, values = _where(scope)
     inner = ", ".join(order[:deep])
+    if set(groups) == set(order[:deep]):
+        return (
+            f"SELECT {', '.join([*groups, *(f'sum({name})' for name in _COUNTED)])} FROM sums "  # noqa: S608
+            f"WHERE width_s = ? AND start >= ? AND start < ?{where} GROUP BY {inner}",
+            (span.width_s, span.since, span.until, *values),
+        )
     return (
         f"SELECT {', '.join([*groups, *(f'sum({name})' for name in _COUNTED)])} FROM ("  # noqa: S608 - constants
         f"SELECT {inner}, {', '.join(f'sum({name}) AS {name}' for name in _COUNTED)} FROM sums "

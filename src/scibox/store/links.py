@@ -34,6 +34,9 @@ class NewerSchema(OperatorError):
         )
 
 
+IN_KEY = "WITHOUT ROWID"  # of a new table: SQLite keeps its rows in the primary key; PostgreSQL cannot
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """A named set of tables. `migrations[n]` leads from schema n to n + 1; none is ever changed."""

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from scibox.core.errors import OperatorError
 
-from .links import Clash, ConnectionLost, DatabaseAway, NewerSchema, Row, Tables, Value
+from .links import IN_KEY, Clash, ConnectionLost, DatabaseAway, NewerSchema, Row, Tables, Value
 
 T = TypeVar("T")
 MIGRATION_S = 3600.0
@@ -144,7 +144,7 @@ class Server:
                 raise NewerSchema(f"The database ({name})", version, newest)
             for statements in self._tables.migrations[version:]:
                 for statement in statements:
-                    db.execute(_translate(statement), ())
+                    db.execute(_translate(statement.replace(IN_KEY, "")), ())
             db.execute(
                 "INSERT INTO scibox_schemas VALUES (%s, %s) "
                 "ON CONFLICT (name) DO UPDATE SET version = excluded.version",
