@@ -88,7 +88,7 @@ class Pool:
 
     def hurry(self) -> None:
         """While they drain: end the calls now."""
-        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGUSR2)
 
     async def _begin(self, settings: Settings) -> list[_Place]:
         fresh = [self._place(settings) for _ in range(settings.config.server.workers)]

@@ -5,7 +5,8 @@
 It has the connections that the main process hands it (`http/handing.py`), its own replicas, keyring and
 journal, and asks the desk over the intercom. Batches, engines and the ledger's feeder are the main process's.
 SIGTERM drains it: new calls are refused. SIGUSR1 lets it go when its clients have: what comes on the
-connections it has is answered, and they are told to close.
+connections it has is answered, and they are told to close. SIGUSR2 ends those that a drain would finish: a
+signal of its own, since two of one kind that come close together are one.
 """
 
 from __future__ import annotations
@@ -156,6 +157,7 @@ class Worker:
         self._web = server.server(application, rooms.listen(config, Path(settings.private)))
         self._stop = asyncio.Event()
         self._leave = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # short ones; a task needs a holder
 
     async def live(self) -> int:
@@ -163,6 +165,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._leave.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._hurry.set)
         self._link.told["standing"] = self._hear
         self._link.changed.append(self._on_link)
         await self._link.connect()
@@ -177,8 +180,7 @@ class Worker:
             if not self._stop.is_set():
                 self._status.is_leaving = True
                 await first_of(self._stop.wait(), self._gone())
-            self._stop.clear()
-            await self._rooms.drain(self._stop)
+            await self._rooms.drain(self._hurry)
         finally:
             await server.stop(self._web, serving)
             for task in tasks:
