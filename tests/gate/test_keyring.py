@@ -46,6 +46,15 @@ async def test_a_text_that_no_encoding_has_is_refused() -> None:
         await KeyRing(Known(KEYS)).identify("sk-scibox-\ud800", NOW)
 
 
+async def test_a_key_made_a_moment_ago_is_looked_for_before_it_counts_as_gone() -> None:
+    async def ask() -> None:
+        ring.replace(Known(KEYS))
+
+    ring = KeyRing(Known({}), ask)
+
+    assert await ring.recall_newest("key_full", NOW) == FULL
+
+
 @pytest.mark.parametrize(
     ("secret", "code"), [("", "missing_api_key"), (REVOKED, "key_revoked"), (EXPIRED, "key_expired")]
 )

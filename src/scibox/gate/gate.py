@@ -87,9 +87,9 @@ class Gate:
         """The key of a secret, also one that opens nothing any more; or an error as of `authenticate`."""
         return await self._ring.holder(secret, self._now())
 
-    def recall(self, key_id: str) -> Key:
+    async def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now, or `Unauthorized`."""
-        return self._ring.recall(key_id, self._now())
+        return await self._ring.recall_newest(key_id, self._now())
 
     def ticket(
         self,

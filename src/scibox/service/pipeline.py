@@ -46,9 +46,9 @@ class Pipeline:
         """Whose secret this is, also where it opens nothing any more."""
         return await self._gate.holder(secret)
 
-    def recall(self, key_id: str) -> Key:
+    async def recall(self, key_id: str) -> Key:
         """The key of a batch made earlier, as it is now."""
-        return self._gate.recall(key_id)
+        return await self._gate.recall(key_id)
 
     async def count(self, key: Key, call: Call) -> int:
         """LLM tokens of a chat call's prompt, after the chat template. Takes no slot and no ticket."""

@@ -237,7 +237,7 @@ class Work:
         """The key of the batch; waits while it is not known here and the database cannot be asked."""
         while True:
             try:
-                return self._tools.pipeline.recall(self.batch.key_id)
+                return await self._tools.pipeline.recall(self.batch.key_id)
             except KeysUnavailable:
                 if self.is_draining:
                     raise
