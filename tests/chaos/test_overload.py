@@ -96,8 +96,8 @@ async def test_who_floods_gets_no_more_and_who_asks_seldom_hardly_waits() -> Non
     assert {entry.outcome for entry in entries} == {Ending.FINISHED}
     assert jain(list(served.values())) >= 0.95, dict(served)
     waits.sort()
-    assert waits[int(len(waits) * 0.95)] <= 5 * mean_s, waits  # in turn with the flood it would be 20 of them
-    assert sum(ran_s) / (SLOTS * used_s) >= 0.7  # slots do not idle; what is left is the last calls' tail
+    assert waits[int(len(waits) * 0.95)] <= 2 * mean_s, waits  # in turn with the flood it would be 20 of them
+    assert sum(ran_s) / (SLOTS * used_s) >= 0.85  # slots do not idle; what is left is the last calls' tail
 
 
 async def test_a_refusal_is_quick_and_who_comes_again_as_told_is_served() -> None:

@@ -80,9 +80,9 @@ async def test_limits_are_as_exact_as_ever(tmp_path: Path, workers: int) -> None
         again = await one.ask(at_once, patience_s=60.0)
     came = [at for at in one.engine.came if at >= resumed_at]
 
-    assert one.engine.most_within(0.5, after_s=0.75) <= per_second + 1
+    assert one.engine.most_within(0.75, after_s=0.75) <= per_second + 1
     assert one.engine.most_at_once == at_once
-    assert len(came) >= per_second  # of four times as many after the pause: nothing is stuck
+    assert len(came) >= 0.7 * 3 * per_second  # of the four seconds after the pause
     assert {call.end for call in again} == {"whole"}
 
 
