@@ -182,6 +182,7 @@ async def test_a_used_up_quota_is_refused_at_once_and_retrying_does_not_help() -
     await of.enter(wish("c", "others"), None)  # its slot is free
 
     assert refused.value.should_retry is False
+    assert refused.value.retry_after_s == 60  # every 429 has it
     assert "10 LLM tokens per day" in refused.value.message
     assert "'team'" in refused.value.message
     assert "'m'" in refused.value.message

@@ -21,7 +21,7 @@ from scibox.core.limits import Limiter, Moment, Verdict
 from scibox.core.returning import SURE
 
 from . import refusals
-from .rooms import Room, Visit
+from .visits import ModelQueue, Visit
 
 LOOK_S = 1.0
 FIRST_PLACE_S = 1.0  # then it is clear that the call is not refused at once
@@ -53,7 +53,7 @@ class LocalDesk:
         self.queue_per_model = queue_per_model
         self.queue_per_owner = queue_per_owner
         self._luck = luck
-        self._models: dict[str, Room] = {}
+        self._models: dict[str, ModelQueue] = {}
         self._calls: dict[str, Visit] = {}
         self._verdicts: dict[str, tuple[Verdict, float]] = {}  # what blocks, by subject, and until when
         self._parked: dict[str, set[str]] = {}  # models with calls that a subject's limits block
@@ -139,13 +139,13 @@ class LocalDesk:
                 return name
         return None
 
-    def _model(self, name: str) -> Room:
+    def _model(self, name: str) -> ModelQueue:
         model = self._models.get(name)
         if model is None:
-            model = self._models[name] = Room(name)
+            model = self._models[name] = ModelQueue(name)
         return model
 
-    def _dispatch(self, model: Room) -> None:
+    def _dispatch(self, model: ModelQueue) -> None:
         """Start every call that may start now. Limits may be asked elsewhere and answer later."""
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
@@ -159,7 +159,7 @@ class LocalDesk:
         if queue.running < queue.slots and len(queue):  # else the end of a call will ask again
             self._set_timer(model)
 
-    def _set_timer(self, model: Room) -> None:
+    def _set_timer(self, model: ModelQueue) -> None:
         """Look again when the next limit frees somebody."""
         at = model.queue.next_wake()
         if model.timer is not None and model.timer_at != at:
@@ -170,7 +170,7 @@ class LocalDesk:
             loop = asyncio.get_running_loop()
             model.timer = loop.call_later(max(0.0, at - self._clock()), self._on_timer, model)
 
-    def _on_timer(self, model: Room) -> None:
+    def _on_timer(self, model: ModelQueue) -> None:
         model.timer = None
         self._dispatch(model)
 
@@ -311,7 +311,7 @@ class LocalDesk:
             wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s
         )
 
-    def _look_around(self, model: Room) -> None:
+    def _look_around(self, model: ModelQueue) -> None:
         """Work out where those stand who wait: newcomers are judged by it, and told by it."""
         model.look(self._clock())
         waiting = len(model.queue)

@@ -87,7 +87,7 @@ class Estimates:
 
 
 def _size(call: Call) -> int:
-    """Bytes of the texts; an id counts as the bytes of an average one."""
+    """Bytes of a prompt, characters of texts to embed (an id counts as four): a model has but one of them."""
     if call.embedding is None:
         return call.text_bytes * call.prompts
     return sum(

@@ -37,6 +37,7 @@ def by_final_limit(wish: Wish, verdict: Verdict) -> SciBoxError:
         return QuotaExceeded(
             f"The quota of {limit} is used up, so '{wish.model}' cannot be called; it is renewed {days}. "
             "The operator can raise it.",
+            retry_after_s=60,  # for clients that know no other header: the longest that is ever told
             should_retry=False,
         )
     return RateLimited(

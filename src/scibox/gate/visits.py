@@ -10,10 +10,10 @@ from scibox.core.errors import SciBoxError
 from scibox.core.fairness import FairQueue
 from scibox.core.returning import Returning
 
-MOST_LOOKED_AT = 2_000  # waiting calls: about 8 ms
+MOST_LOOKED_AT = 2_000  # waiting calls: 10 to 30 ms (bench/gate.py), in which nothing else goes on
 
 
-class Room:
+class ModelQueue:
     """A model's queue, and which of its deployments' slots are taken."""
 
     def __init__(self, name: str) -> None:
@@ -71,7 +71,9 @@ class Visit:
         "patience", "refusal", "started_at", "telling", "turn", "wish",
     )  # fmt: skip
 
-    def __init__(self, wish: Wish, model: Room, now: float, on_place: Callable[[Place], None] | None) -> None:
+    def __init__(
+        self, wish: Wish, model: ModelQueue, now: float, on_place: Callable[[Place], None] | None
+    ) -> None:
         self.wish = wish
         self.model = model
         self.entered_at = now
