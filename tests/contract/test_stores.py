@@ -209,6 +209,23 @@ def test_several_bring_tables_forward_at_once(place: str) -> None:
         assert list(threads.map(use, range(4))) == [[("apple", 1)]] * 4
 
 
+def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Again and again, since only a few of such meetings are close enough to disturb each other."""
+    start = threading.Barrier(6)
+
+    def use(place: str, name: str) -> None:
+        start.wait(60)
+        with closing(Sql(place, FRUITS)) as sql:
+            put(sql, name)
+
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(100):
+            place = f"sqlite://{tmp_path}/{number}.db"
+            list(threads.map(use, [place] * 6, "abcdef"))
+            with closing(Sql(place, FRUITS)) as sql, sql.reading() as db:
+                assert db.rows("SELECT name FROM fruits ORDER BY name") == [(name,) for name in "abcdef"]
+
+
 def test_a_migration_that_fails_leaves_the_tables_as_they_were(place: str) -> None:
     with closing(Sql(place, FRUITS)) as old:
         put(old, "apple")

@@ -46,11 +46,12 @@ def _in_flight(serve: Serve) -> int:
 
 
 async def streams(place: World, count: int) -> list[asyncio.Task[Told]]:
-    """So many calls, all of which have begun: each worker has as many of them."""
+    """So many calls, each with its first word: each worker has as many of them."""
     await asyncio.sleep(0.5)  # workers tell how many connections they have ten times a second
     before = _in_flight(place.serve)
-    begun = [asyncio.create_task(place.call()) for _ in range(count)]
-    await until(lambda: _in_flight(place.serve) == before + count)
+    heard = [Told() for _ in range(count)]
+    begun = [asyncio.create_task(place.call(told=told)) for told in heard]
+    await until(lambda: all(told.words for told in heard) and _in_flight(place.serve) == before + count)
     return begun
 
 

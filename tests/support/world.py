@@ -176,10 +176,15 @@ class World:
         secret: str | None = None,
         leave_after: int | None = None,
         headers: Mapping[str, str] | None = None,
+        told: Told | None = None,
         **body: Any,
     ) -> Told:
-        """One call, read to its end; the client leaves after so many deltas where that is said."""
-        told = Told(began_at=time.time())
+        """One call, read to its end; the client leaves after so many deltas where that is said.
+
+        `told` may be looked at while it is filled.
+        """
+        told = told or Told()
+        told.began_at = time.time()
         fields = {"model": "m", "messages": [{"role": "user", "content": "hello there"}], "stream": stream}
         sent = json.dumps({**fields, **body}).encode()
         lines = {

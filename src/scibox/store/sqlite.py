@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .links import Clash, DatabaseAway, NewerSchema, Row, Tables, Value
 
+PAUSE_S = 0.005
 STEPS = 50_000  # of SQLite's machine between two looks at the clock: some milliseconds
 
 
@@ -45,9 +46,20 @@ class File:
         self._inode = (status.st_dev, status.st_ino)
         self._db.set_progress_handler(self._is_late, STEPS)
         self._give_time()
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._use_wal()
         if self._version() != tables.version:
             self._migrate(tables)
+
+    def _use_wal(self) -> None:
+        """Of several that open a new file at once some are told "locked": SQLite does not wait here."""
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or self._is_late():
+                    raise
+            time.sleep(PAUSE_S)
 
     @property
     def is_stale(self) -> bool:
