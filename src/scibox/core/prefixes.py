@@ -1,6 +1,6 @@
 """Which replica has read the beginning of a prompt before: its engine's prefix cache may still hold it.
 
-The beginning is hashed at growing lengths, each a quarter longer than the one before, so a conversation
+The beginning is hashed at growing lengths, each half as long again as the one before, so a conversation
 that has grown since its last turn is found by the longest part that it had then. For each hash a few
 replicas are remembered, the last ones first: a beginning that is popular (a system prompt) is held by
 several. What was not used for longest is forgotten. It is a guess: the engine's cache is smaller or larger
@@ -21,7 +21,7 @@ M = TypeVar("M")
 
 MOST_BYTES = 32_768  # of a beginning that are looked at: more tells no conversations apart
 SHORTEST_BYTES = 256  # some 64 LLM tokens: less is read in no time
-GROWTH = 1.25
+GROWTH = 1.5
 HOLDERS = 16  # replicas that are remembered for one beginning
 LEAST_MARKS = 8_192  # hashes that are remembered; about 200 bytes of memory each
 MARKS_PER_REPLICA = 1_024

@@ -30,7 +30,9 @@ BYTES_PER_PLACE = 1_024.0  # so much of a prompt to read costs as much as one mo
 LOOKED_AT = 2  # of those that hold the beginning
 LOOK_AGAIN_S = 3.0  # a slow one that has had no call for so long is looked at again
 LOOK_SHARE = 0.1  # but by no more than this part of the calls that it was drawn for
-CALLS_PER_PROBE = 5  # at least so many calls between two that are risked on a replica that had failed
+CALLS_PER_PROBE = (
+    9  # calls between two that are risked on a replica that had failed: half of what retries may cost
+)
 
 
 class Choice(Generic[M]):
