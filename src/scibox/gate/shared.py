@@ -252,7 +252,7 @@ class SharedLimiter(Limiter):
         self._settle_there(call, windows, 0)
 
     def _settle_there(self, call: Running, windows: list[tuple[int, str, int, int, int]], used: int) -> None:
-        """Tell the end of a call; windows: field from 1, subject, cell, what is reserved in it, what was used."""
+        """Tell the end of a call; of windows: field from 1, subject, cell, what it reserved, what it used."""
         keys = call.quotas()
         self._settles += 1
         number = self._settles
