@@ -31,7 +31,7 @@ from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.ledger.journal import Journal
 from scibox.ledger.reports import Reports
-from scibox.router.replica import EmbeddingRules, Replica, Route
+from scibox.router.replica import Deployment, EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
 from scibox.service.admin import Admin
@@ -252,15 +252,15 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
             before = (dead,) if fallback else ()
             routes = [
-                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), alone(*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (*before, vectors),
+                    alone(*before, vectors),
                     rules or EmbeddingRules(),
                 ),
-                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), alone(vectors))] if ranker else ()),
                 *(
-                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))]
+                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), alone(replace(chatty)))]
                     if second
                     else ()
                 ),
@@ -358,3 +358,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 sql.close()
                 office.close()
                 store.close()
+
+
+def alone(*replicas: Replica) -> tuple[Deployment, ...]:
+    """A deployment of each."""
+    return tuple(Deployment((replica,)) for replica in replicas)

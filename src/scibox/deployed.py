@@ -28,6 +28,7 @@ from scibox.models.catalogue import with_own
 from scibox.models.progress import progress_on
 from scibox.models.pull import pull
 from scibox.models.ready import Weights, identity, local
+from scibox.router import replica as router
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.upstream.address import Address
 
@@ -40,11 +41,11 @@ _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fak
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One deployment of one model, with all that its replica and its child depend on."""
+    """The way to one replica of a model, with all that the replica and its child depend on."""
 
     model: str
     kind: Kind
-    deployment: Deployment  # with its engine's defaults written in
+    deployment: Deployment  # of this one replica, with its engine's defaults written in
     context: int | None
     reasoning: Thinking
     weights: Weights | None
@@ -55,38 +56,51 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be served: the models, and the ways of each in the order they are tried."""
+    """What is to be served: the models, and of each its deployments, in the order they are tried."""
 
     models: tuple[Model, ...]
-    ways: Mapping[str, tuple[Way, ...]]
+    deployments: Mapping[str, tuple[tuple[Way, ...], ...]]  # a way to each of its replicas
 
     def __iter__(self) -> Iterator[Way]:
-        return itertools.chain.from_iterable(self.ways.values())
+        for name in self.deployments:
+            yield from self.of(name)
+
+    def of(self, model: str) -> tuple[Way, ...]:
+        """All ways of a model."""
+        return tuple(itertools.chain.from_iterable(self.deployments[model]))
 
 
 def plan(config: Config, weights: Mapping[Deployment, Weights]) -> Plan:
-    """What a configuration asks for, with the weights of its local deployments."""
-    return Plan(config.models, {model.name: _ways(config, model, weights) for model in config.models})
+    """What a configuration asks for, with the weights of its local replicas."""
+    return Plan(config.models, {model.name: _deployments(config, model, weights) for model in config.models})
 
 
-def _ways(config: Config, model: Model, weights: Mapping[Deployment, Weights]) -> tuple[Way, ...]:
+def _deployments(
+    config: Config, model: Model, weights: Mapping[Deployment, Weights]
+) -> tuple[tuple[Way, ...], ...]:
     seen: Counter[Way] = Counter()
-    found = []
-    for deployment in model.deployments:
-        own = weights.get(deployment)
-        way = Way(
-            model=model.name,
-            kind=model.kind,
-            deployment=_complete(config, model, deployment),
-            context=model.context,
-            reasoning=model.reasoning,
-            weights=own,
-            identity=identity(own) if own else "",
-            secret=_upstream_secret(deployment),
-        )
-        found.append(replace(way, number=seen[way]))
+
+    def numbered(way: Way) -> Way:
         seen[way] += 1
-    return tuple(found)
+        return replace(way, number=seen[way] - 1)
+
+    return tuple(
+        tuple(numbered(_way(config, model, replica, weights.get(replica))) for replica in deployment.each)
+        for deployment in model.deployments
+    )
+
+
+def _way(config: Config, model: Model, replica: Deployment, own: Weights | None) -> Way:
+    return Way(
+        model=model.name,
+        kind=model.kind,
+        deployment=_complete(config, model, replica),
+        context=model.context,
+        reasoning=model.reasoning,
+        weights=own,
+        identity=identity(own) if own else "",
+        secret=_upstream_secret(replica),
+    )
 
 
 def _complete(config: Config, model: Model, deployment: Deployment) -> Deployment:
@@ -137,6 +151,7 @@ class Deployed:
         self._numbers = itertools.count()
         self._created: dict[str, int] = {}  # models, by when they were first served
         self.routes: tuple[Route, ...] = ()
+        self._former: list[Route] = []  # that calls may still go by
         self.plan = Plan((), {})
 
     @property
@@ -160,7 +175,7 @@ class Deployed:
 
     def answering(self) -> list[str]:
         """The models of which at least one replica can probably answer now."""
-        return [name for name, ways in self.plan.ways.items() if any(map(self._answers, ways))]
+        return [name for name in self.names() if any(map(self._answers, self.plan.of(name)))]
 
     def begin(self, plan: Plan) -> list[Way]:
         """Take in what is not there yet, and keep what is; returns what is new."""
@@ -179,7 +194,8 @@ class Deployed:
     def adopt(self, plan: Plan) -> None:
         """Its routes hold from now on; the plan was begun before."""
         self.plan = plan
-        self.routes = tuple(self._route(model, plan.ways[model.name]) for model in plan.models)
+        self._former = [route for route in (*self._former, *self.routes) if route.users]
+        self.routes = tuple(self._route(model, plan) for model in plan.models)
 
     def release(self) -> None:
         """What is not in the adopted plan is needed no longer than its calls."""
@@ -187,10 +203,12 @@ class Deployed:
 
     async def sweep(self) -> None:
         """Stop what nobody needs any more and no call is using."""
+        self._former = [route for route in self._former if route.users]
+        in_use = {id(replica) for route in (*self._former, *self.routes) for replica in route.replicas}
         unused = [
             way
             for way, standing in self._standing.items()
-            if way not in self._wanted and not standing.replica.users
+            if way not in self._wanted and id(standing.replica) not in in_use
         ]
         children = [self._standing.pop(way).child for way in unused]
         await asyncio.gather(*(child.stop() for child in children if child))
@@ -223,21 +241,26 @@ class Deployed:
     def _answers(self, way: Way) -> bool:
         return self._is_ready(way) and self._standing[way].replica.trouble is None
 
-    def _route(self, model: Model, ways: tuple[Way, ...]) -> Route:
-        replicas = tuple(self._standing[way].replica for way in ways)
+    def _route(self, model: Model, plan: Plan) -> Route:
+        ways = plan.of(model.name)
+        deployments = tuple(
+            router.Deployment(tuple(self._standing[way].replica for way in own))
+            for own in plan.deployments[model.name]
+        )
+        first = deployments[0].replicas[0]
         own = [way.weights for way in ways if way.weights]
         card = ModelCard(
             name=model.name,
             kind=model.kind,
             owned_by=model.owned_by,
             created=self._created.setdefault(model.name, int(time.time())),
-            context=model.context or replicas[0].context,
+            context=model.context or first.context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
             limits=model.limits,
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, replicas, _rules(model, ways))
+        return Route(card, deployments, _rules(model, ways), model.fallback_models)
 
     def _stand(self, way: Way) -> Standing:
         deployment = way.deployment
@@ -322,18 +345,16 @@ def _command(way: Way, path: Path) -> tuple[Command, int | None]:
 
 
 def obtain(config: Config) -> dict[Deployment, Weights]:
-    """The weights of every local deployment; fetched where they are missing."""
+    """The weights of every local replica; fetched where they are missing."""
     folder = config.data / "models"
     known = with_own(config.catalogue)
     found: dict[Deployment, Weights] = {}
     for model in config.models:
-        for deployment in model.deployments:
-            name = deployment.weights
+        for replica in dict.fromkeys(one for deployment in model.deployments for one in deployment.each):
+            name = replica.weights
             if name is not None:
                 is_known = name in known
-                found[deployment] = (
-                    pull(known[name], folder, progress_on()) if is_known else local(Path(name))
-                )
+                found[replica] = pull(known[name], folder, progress_on()) if is_known else local(Path(name))
     return found
 
 

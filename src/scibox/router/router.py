@@ -61,25 +61,29 @@ class Router:
     async def stream(
         self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
     ) -> AsyncGenerator[Chunk, None]:
-        """The chunks of the first replica that answers, beginning with the one of index `first`."""
+        """The chunks of the first replica that answers, beginning with those of deployment `first`."""
         ends_at = self.ends_at()
         failure: SciBoxError | None = None
-        for index, replica in route.from_(first):
-            has_begun = False
-            tried = functools.partial(witness.tried, index, str(replica.address))
-            try:
-                async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
-                    async for chunk in chunks:
-                        if not has_begun:
-                            has_begun = True
-                            replica.answered()
-                        yield chunk
-                return
-            except PASSED_ON as error:
-                replica.failed(words_on(error))
-                if has_begun:
-                    raise
-                failure = error
+        for index, deployment in route.from_(first):
+            for replica in deployment.in_turn():
+                has_begun = False
+                tried = functools.partial(witness.tried, index, str(replica.address))
+                replica.in_flight += 1
+                try:
+                    async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
+                        async for chunk in chunks:
+                            if not has_begun:
+                                has_begun = True
+                                replica.answered()
+                            yield chunk
+                    return
+                except PASSED_ON as error:
+                    replica.failed(words_on(error))
+                    if has_begun:
+                        raise
+                    failure = error
+                finally:
+                    replica.in_flight -= 1
         raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
 
     def _choices(
