@@ -95,11 +95,11 @@ class Pulse(Generic[M]):
 
     def __init__(self, member: M, slots: int | None = None) -> None:
         self.member = member
-        self.slots = slots  # changed by `Choice.resize` only
+        self.slots = slots  # changed by `resize` only
         self.breaker = Breaker()
         self.in_flight = 0
         self.unread = 0  # bytes of the prompts whose first chunk has not come
-        self.is_draining = False  # changed by `Choice.drain` only
+        self.is_draining = False  # changed by `drain` only
         self.slowness = 1.0  # of late, beside its peers
         self.begun_at = -math.inf  # its last call
         self.norms = Norms()  # its own until it is one of several
@@ -110,6 +110,11 @@ class Pulse(Generic[M]):
         self._bag: list[Pulse[M]] | None = None  # the home's list it stands in, and where
         self._at = -1
         self._queued_at = math.inf  # when the home looks at it again
+
+    @property
+    def home(self) -> Choice[M] | None:
+        """The deployment's choice that it is one of now."""
+        return self._home
 
     @property
     def has_room(self) -> bool:
@@ -131,6 +136,16 @@ class Pulse(Generic[M]):
         if self._home is not None:
             self._home.place(self, now)
         return flight
+
+    def drain(self, is_draining: bool, now: float) -> None:
+        """No more calls go to it; or they do again."""
+        self.is_draining = is_draining
+        self._changed(now)
+
+    def resize(self, slots: int | None, now: float) -> None:
+        """It has so many slots now."""
+        self.slots = slots
+        self._changed(now)
 
     def slowness_at(self, now: float) -> float:
         """How many times slower than its peers it is, its oldest call that waits included."""

@@ -188,6 +188,11 @@ class Ticket:
         self.deployment = deployment
         self.replica = address
 
+    def answers(self, deployment: int, address: str) -> None:
+        """Of several attempts at a time it is this one that answers."""
+        self.deployment = deployment
+        self.replica = address
+
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
         """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
         self.texts += texts

@@ -9,7 +9,12 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from scibox.core.errors import SciBoxError
+from scibox.core.errors import (
+    SciBoxError,
+    UpstreamBroken,
+    UpstreamMisconfigured,
+    UpstreamUnavailable,
+)
 from scibox.core.types import Dialect
 from scibox.upstream.client import Client
 from scibox.wire.llama.offers import is_hermes
@@ -63,7 +68,7 @@ async def ask_template(client: Client, replica: Replica) -> None:
         return
     finally:
         exchange.close()
-    replica.slots = replica.slots or props.total_slots
+    replica.resize(replica.slots or props.total_slots)
     replica.has_tools = props.chat_template_caps.supports_tools
     replica.is_hermes = replica.has_tools and is_hermes(props.chat_template)
 
@@ -90,21 +95,23 @@ async def ask(client: Client, replica: Replica) -> None:
         async with asyncio.timeout(ASK_S):
             await exchange.open()
             if exchange.status in {401, 403}:
-                replica.failed(refused(exchange.status))
+                replica.checked(refused(exchange.status), UpstreamMisconfigured.code)
                 return
             if exchange.status >= 500:
-                replica.failed(f"It answers with status {exchange.status}: look at its own log.")
+                replica.checked(
+                    f"It answers with status {exchange.status}: look at its own log.", UpstreamBroken.code
+                )
                 return
             if exchange.status == 200:
                 listed = msgspec.json.decode(await exchange.read_all(), type=_Models)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     except (SciBoxError, TimeoutError):
-        replica.failed(AWAY)
+        replica.checked(AWAY, UpstreamUnavailable.code)
         return
     finally:
         exchange.close()
-    replica.answered()
+    replica.checked()
     replica.is_known = True
     own = next((model for model in listed.data if model.id == replica.model), None)
     if own is not None and replica.context is None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
 
+from scibox.core.errors import UpstreamUnavailable
+from scibox.core.pulse import Pulse
+from scibox.core.routing import Choice
 from scibox.core.types import (
     Dialect,
     ModelCard,
@@ -21,7 +25,11 @@ from .trouble import Trouble
 
 @dataclass
 class Replica:
-    """One running instance of a deployment. What it does now, `in_flight`, is of this process alone."""
+    """One running instance of a deployment. How it does now, its `pulse`, is what this process has seen.
+
+    Its `trouble` is in words for the operator, `fault` the code of the error; the breaker of its pulse
+    decides whether calls go to it.
+    """
 
     address: Address
     model: str  # the name it is known by there
@@ -33,28 +41,58 @@ class Replica:
     has_tools: bool | None = None  # its chat template shows tools to the model; None: a llama-server is asked
     is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
-    slots: int | None = None  # calls that it answers at the same time; None: not known
+    slots: int | None = None  # calls that it answers at the same time; None: not known; see `resize`
     trouble: Trouble | None = None  # its last attempt failed, and none has succeeded since
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
     is_known: bool = False  # a server of others has answered once and said what it would of itself
-    is_draining: bool = False  # it gets no new calls
 
     def __post_init__(self) -> None:
-        self.in_flight = 0  # attempts that it works on for this process
+        self.pulse: Pulse[Replica] = Pulse(self, self.slots)
+        self.name = str(self.address)  # as it stands in the ledger
+        self.fault = ""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it gets no new calls."""
+        return self.pulse.is_draining
 
     @property
     def is_usable(self) -> bool:
         """Whether a new call may go to it."""
-        return not self.is_draining and self.trouble is None
+        return not self.pulse.is_draining and self.pulse.breaker.is_ready(time.monotonic())
 
-    def failed(self, words: str) -> None:
+    @property
+    def is_away(self) -> bool:
+        """Whether the last that is known of it is that nobody could connect."""
+        return self.fault == UpstreamUnavailable.code
+
+    def failed(self, words: str, fault: str = "") -> None:
         """It could not answer; told until it has answered again."""
         self.trouble = Trouble(words, self.trouble.since if self.trouble else time.time())
+        self.fault = fault
 
     def answered(self) -> None:
         """It is there."""
         self.trouble = None
+        self.fault = ""
+
+    def checked(self, words: str = "", fault: str = "") -> None:
+        """Somebody has asked how it is: well, or what is wrong."""
+        if words:
+            self.failed(words, fault)
+        else:
+            self.answered()
+        self.pulse.checked(not words, time.monotonic(), random.random())  # noqa: S311 - not for secrets
+
+    def drain(self, is_draining: bool = True) -> None:
+        """It gets no new calls from now on; or it does again."""
+        self.pulse.drain(is_draining, time.monotonic())
+
+    def resize(self, slots: int | None) -> None:
+        """It answers so many calls at the same time."""
+        self.slots = slots
+        self.pulse.resize(slots, time.monotonic())
 
     @property
     def target(self) -> Target:
@@ -97,6 +135,9 @@ class Witness(Protocol):
     def tried(self, deployment: int, address: str) -> None:
         """An attempt on that replica begins."""
 
+    def answers(self, deployment: int, address: str) -> None:
+        """Of several attempts at a time it is this one that answers."""
+
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
         """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
 
@@ -107,6 +148,9 @@ class Nobody:
     def tried(self, deployment: int, address: str) -> None:
         """Not heard."""
 
+    def answers(self, deployment: int, address: str) -> None:
+        """Not heard."""
+
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
         """Not heard."""
 
@@ -114,11 +158,29 @@ class Nobody:
 NOBODY = Nobody()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deployment:
     """One configured way to serve a model: replicas that are as good as each other."""
 
     replicas: tuple[Replica, ...]
+    _own: Choice[Replica] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        own = Choice(random.random, (replica.pulse for replica in self.replicas))
+        object.__setattr__(self, "_own", own)  # frozen
+
+    @property
+    def choice(self) -> Choice[Replica]:
+        """Who decides among its replicas; for calls that came before a reload, where those are now."""
+        if len(self._own):
+            return self._own
+        homes = (replica.pulse.home for replica in self.replicas)
+        return next((home for home in homes if home is not None), self._own)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a new call may go to one of its replicas."""
+        return any(replica.is_usable for replica in self.replicas)
 
     def slots(self, unknown: int) -> int:
         """Calls that its replicas answer at the same time; `unknown` of one that does not say.
@@ -127,13 +189,6 @@ class Deployment:
         """
         usable = [replica for replica in self.replicas if replica.is_usable]
         return sum(replica.slots or unknown for replica in usable or self.replicas)
-
-    def in_turn(self) -> list[Replica]:
-        """The order in which a new call tries its replicas: those that can answer, the least busy first."""
-        return sorted(
-            (replica for replica in self.replicas if not replica.is_draining),
-            key=lambda replica: (replica.trouble is not None, replica.in_flight / (replica.slots or 1)),
-        )
 
 
 @dataclass
@@ -147,6 +202,7 @@ class Route:
     deployments: tuple[Deployment, ...]
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
     fallbacks: tuple[str, ...] = ()
+    hedge_after_s: float | None = None  # without a first chunk, after which another replica is asked too
 
     def __post_init__(self) -> None:
         self.users = 0  # calls that may still go to one of its replicas
@@ -159,10 +215,18 @@ class Route:
     def __exit__(self, *_: object) -> None:
         self.users -= 1
 
-    def from_(self, first: int) -> list[tuple[int, Deployment]]:
-        """The deployments with their indexes, as a call that was given `first` tries them."""
-        numbered = list(enumerate(self.deployments))
-        return numbered[first : first + 1] + numbered[:first] + numbered[first + 1 :]
+    def slots(self, unknown: int) -> list[int]:
+        """Calls that each deployment answers at the same time: none for one without a usable replica, unless
+        they all are.
+        """
+        has_usable = any(deployment.is_usable for deployment in self.deployments)
+        return [one.slots(unknown) if one.is_usable or not has_usable else 0 for one in self.deployments]
+
+    @property
+    def askable(self) -> list[Replica]:
+        """The replicas that have a tokenizer, those first that are not in trouble."""
+        able = (replica for replica in self.replicas if replica.tokenizer)
+        return sorted(able, key=lambda replica: (not replica.is_usable, replica.trouble is not None))
 
     @property
     def has_tokenizer(self) -> bool:

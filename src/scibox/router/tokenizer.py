@@ -23,6 +23,7 @@ from scibox.wire.completions import face as completions
 from scibox.wire.tokenize import Tokens, Wanted
 
 from .replica import Replica, Route
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ _OUT_OF_VOCABULARY = b"range_check"  # llama-server's 500 for an id that it does
 
 
 class Tokenizer:
-    """Asks the replicas of a route, in order, those that have a tokenizer."""
+    """Asks the replicas of a route that have a tokenizer, one after the other."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -75,6 +76,7 @@ class Tokenizer:
         exchange = self._client.exchange(
             replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
         )
+        watch = Watch(exchange, asyncio.get_running_loop().time() + DEADLINE_S)
         try:
             await exchange.open()
             answer = await exchange.read_all()
@@ -88,6 +90,7 @@ class Tokenizer:
                 raise refusal
             return answer
         finally:
+            watch.close()
             exchange.close()
 
 
@@ -104,9 +107,7 @@ async def _first(route: Route, ask: Callable[[Replica], Awaitable[T]]) -> T:
     failure: UpstreamBroken | UpstreamUnavailable | None = None
     try:
         async with asyncio.timeout(DEADLINE_S):
-            for replica in route.replicas:
-                if replica.tokenizer is None:
-                    continue
+            for replica in route.askable:
                 try:
                     return await ask(replica)
                 except (UpstreamBroken, UpstreamLost, UpstreamUnavailable) as error:

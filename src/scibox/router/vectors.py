@@ -33,8 +33,9 @@ from scibox.wire import embeddings
 from .contents import content_of
 from .lengths import Lengths, Measured
 from .replica import NOBODY, Route, Witness
-from .router import Router, until
+from .router import Router
 from .spread import spread
+from .watch import until
 
 ATTEMPTS = 3  # of one sub-call; each may try every replica
 DELAY_S = 0.25  # before the second; then twice as long
@@ -184,7 +185,7 @@ class Vectors:
                 first = await self._patiently(job, pieces[:half])
                 return first + await self._patiently(job, pieces[half:])
             except (UpstreamUnavailable, UpstreamBroken) as error:
-                if attempt == ATTEMPTS or _kills(error, job.route):
+                if attempt == ATTEMPTS or _kills(error, job.route) or not self._router.may_retry(job.route):
                     raise
             await asyncio.sleep(DELAY_S * 2 ** (attempt - 1))
             attempt += 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 from scibox.core.errors import InvalidRequest, ModelNotFound
 from scibox.core.names import nearest
 from scibox.core.types import Call, Key, Kind, ModelCard
-from scibox.router.replica import Deployment, Route
+from scibox.router.replica import Route
 
 _ENDPOINT: Mapping[Kind, str] = {
     "chat": "/v1/chat/completions",
@@ -40,12 +40,11 @@ class Directory:
         self._upstream_slots = upstream_slots
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
-        own = {name: route.deployments for name, route in self._routes.items()}
-        self._deployments: dict[str, tuple[Deployment, ...]] = (former._deployments if former else {}) | own
+        self._known: dict[str, Route] = (former._known if former else {}) | self._routes
 
     def slots(self, model: str) -> list[int]:
         """Calls that each deployment of a model answers at the same time, as far as is known now."""
-        return [deployment.slots(self._upstream_slots) for deployment in self._deployments[model]]
+        return self._known[model].slots(self._upstream_slots)
 
     @property
     def names(self) -> Collection[str]:

@@ -6,13 +6,14 @@ import asyncio
 import ssl
 from collections import defaultdict, deque
 
-from scibox.core.errors import UpstreamBroken, UpstreamLost, UpstreamUnavailable
+from scibox.core.errors import SciBoxError, UpstreamBroken, UpstreamLost, UpstreamUnavailable
 
 from .address import Address
 from .connection import Connection
 
 MAX_IDLE = 64  # per address
 MAX_BODY_BYTES = 256 * 2**20  # of a non-streamed answer: 2,048 vectors of 4,096 numbers as text
+MAX_TEXT_BYTES = 64 * 2**20  # of one in words, with the likeliest words beside each
 MAX_ERROR_BYTES = 64 * 1024  # read of an error: its sentence stands at the start
 _TOO_LARGE = "The model server's answer is larger than any answer can be; try again."
 
@@ -100,6 +101,10 @@ class Exchange:
         self._body = body
         self._connection: Connection | None = None
 
+    def expire(self, error: SciBoxError) -> bool:
+        """Whoever waits for the replica gets this error instead; whether anybody does."""
+        return self._connection is not None and self._connection.expire(error)
+
     async def open(self) -> None:
         """Send the request and wait for status and headers."""
         connection, was_used = await self._client.take(self._address)
@@ -128,6 +133,11 @@ class Exchange:
         assert self._connection is not None
         return self._connection.status
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is here to its end."""
+        return self._connection is not None and self._connection.is_complete
+
     def header(self, name: bytes) -> bytes:
         """A header's value by its lower-case name; empty where it is missing."""
         assert self._connection is not None
@@ -138,13 +148,13 @@ class Exchange:
         assert self._connection is not None
         return await self._connection.read()
 
-    async def read_all(self) -> bytes:
+    async def read_all(self, most_bytes: int = MAX_BODY_BYTES) -> bytes:
         """The whole body, bounded."""
         length = self.header(b"content-length")
-        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        if length.isdigit() and int(length) > most_bytes:
             raise UpstreamBroken(_TOO_LARGE)
-        body = await self._read_up_to(MAX_BODY_BYTES + 1)
-        if len(body) > MAX_BODY_BYTES:
+        body = await self._read_up_to(most_bytes + 1)
+        if len(body) > most_bytes:
             raise UpstreamBroken(_TOO_LARGE)
         return body
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from scibox.core.errors import UpstreamBroken, UpstreamLost
+from scibox.core.errors import SciBoxError, UpstreamBroken, UpstreamLost
 
 HIGH_WATER_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024  # of status and headers; real ones have a few hundred
@@ -79,6 +79,13 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
+
+    def expire(self, error: SciBoxError) -> bool:
+        """Whoever waits for something gets this error instead; whether anybody does."""
+        if self._waiter is None or self._waiter.done():
+            return False
+        self._waiter.set_exception(error)
+        return True
 
     def _take_all(self) -> bytes:
         joined = b"".join(self._pieces)

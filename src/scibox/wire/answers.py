@@ -19,6 +19,7 @@ from scibox.core.errors import (
     InvalidRequest,
     SciBoxError,
     UpstreamBroken,
+    UpstreamBusy,
     UpstreamMisconfigured,
     UpstreamUnavailable,
 )
@@ -244,8 +245,11 @@ def whole(body: bytes, reading: Reading) -> Chunk:
     return Chunk(body, _usage(answer.usage) if answer.usage else Usage(), is_last=True)
 
 
-def refusal(status: int, body: bytes) -> SciBoxError:
-    """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller."""
+def refusal(status: int, body: bytes, opens_in_s: float | None = None) -> SciBoxError:
+    """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller.
+
+    `opens_in_s`: of its `Retry-After`. A 503 without one may mean anything, not only that it is busy.
+    """
     message, param, code = _parts(_error(body))
     if _LLAMA_TOO_LONG in message:  # its status is 500
         return ContextTooLong(
@@ -261,9 +265,13 @@ def refusal(status: int, body: bytes) -> SciBoxError:
             retry_after_s=30,
         )
     if status in (429, 503):
-        return UpstreamUnavailable(
-            "The model server is busy; try again.", code="upstream_busy", retry_after_s=2
+        is_told = status == 429 or opens_in_s is not None
+        busy = (UpstreamBusy if is_told else UpstreamUnavailable)(
+            "The model server is busy; try again.", code=UpstreamBusy.code, retry_after_s=2
         )
+        if isinstance(busy, UpstreamBusy):
+            busy.opens_in_s = opens_in_s
+        return busy
     return UpstreamBroken(f"The model server failed ({status}); try again in a few seconds.")
 
 
