@@ -12,7 +12,7 @@ from typing import Any
 from routing_world import SLOTS, Server
 
 from scibox.core.pulse import Pulse
-from scibox.core.routing import BYTES_PER_PLACE, Choice
+from scibox.core.routing import Choice
 
 
 class Blind(Choice[Server]):
@@ -110,7 +110,7 @@ class Unmeasured(Choice[Server]):
 
     @staticmethod
     def _cost(pulse: Pulse[Server], unread: int, now: float) -> float:
-        return (pulse.in_flight + 1 + (pulse.unread + unread) / BYTES_PER_PLACE) / (pulse.slots or SLOTS)
+        return Choice._cost(pulse, unread, now) / pulse.slowness_at(now)
 
     def _wants_a_look(self, pulse: Pulse[Server], now: float) -> bool:
         return False
