@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from limiting import at, left, remaining, subject, take, until, wish
-from servers import Server, free_port, valkey, valkey_program
+from servers import Server, free_port, order, valkey, valkey_program
 
 from scibox.core.admission import Subject
 from scibox.core.events import Event, Notice
@@ -370,14 +370,3 @@ async def until_equal(node: Node, of: Subject, limit: str, amount: int) -> None:
             while (found := await remaining(node.limiter, of, limit)) != amount:
                 await asyncio.sleep(0.02)
     assert found == amount
-
-
-async def order(server: Server, *words: str | bytes) -> object:
-    """An order to the server itself."""
-    from valkey.asyncio import Valkey
-
-    client = Valkey.from_url(server.url)
-    try:
-        return await client.execute_command(*words)
-    finally:
-        await client.aclose()

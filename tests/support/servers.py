@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from valkey.asyncio import Valkey
 
 START_S = 60.0
 
@@ -76,6 +77,15 @@ def valkey(port: int | None = None) -> Iterator[Server]:
         with _process(command, signal.SIGKILL, own) as process:
             _until_listening(process, port, own)
             yield Server(f"redis://127.0.0.1:{port}/0", process.pid)
+
+
+async def order(server: Server, *words: str | bytes) -> object:
+    """An order to a Valkey itself."""
+    client = Valkey.from_url(server.url)
+    try:
+        return await client.execute_command(*words)
+    finally:
+        await client.aclose()
 
 
 def new_database(url: str) -> str:
