@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from scibox.core.errors import Draining, InvalidRequest, SciBoxError
 from scibox.core.events import Emit, Notice, Refused
@@ -134,7 +135,10 @@ class Calls:
         try:
             async with aclosing(self._pipeline.serve(key, asked.call, events)) as chunks:
                 async for chunk in chunks:
-                    await events.write(asked.reply.event(chunk.data), chunk.headers)
+                    if data := asked.reply.event(chunk.data):
+                        if incoming.is_slow:  # then the replica waits too
+                            await incoming.room()
+                        events.put(data, chunk.headers)
         except SciBoxError as error:
             if not events.has_begun and not events.headers:
                 events.headers = [*await self._limits(key, asked.call)]

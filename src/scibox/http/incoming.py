@@ -8,20 +8,18 @@ the call is cancelled. An answer leaves in few pieces: a whole one with its head
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from .marks import Marks
+from .marks import CLOSE, Marks
 
 Headers = Iterable[tuple[bytes, bytes]]
 Handle = Callable[["Incoming"], Coroutine[Any, Any, None]]  # Any: of a coroutine, what asyncio sends into it
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LINE_END = re.compile(rb"[\r\n]")
 
 
 class _Nobody:
@@ -139,7 +137,7 @@ class Incoming(RequestResponseCycle):
 
     async def room(self) -> None:
         """Wait until a client that is slow has read on."""
-        if self.flow.write_paused and not self.disconnected:
+        if self.is_slow:
             await self.flow.drain()
 
     async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
@@ -173,15 +171,19 @@ class Incoming(RequestResponseCycle):
 
     def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
         self.response_started = True
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self._default_headers, *headers, *self.marks.headers()):
-            assert not _LINE_END.search(value), "a header is one line"
-            if name == b"connection" and value == b"close":
-                self.keep_alive = False
-            else:
-                lines += (name, b": ", value, b"\r\n")
-        lines += (framing, b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        return b"".join(lines)
+        told = [*self._default_headers, *headers, *self.marks.headers()]
+        values = b" ".join([value for _, value in told])
+        if b"\n" in values or b"\r" in values:
+            raise ValueError("a header would be several lines")
+        if CLOSE in told:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            told.append(CLOSE)
+        pieces = [STATUS_LINE[status], framing]
+        for name, value in told:
+            pieces += (name, b": ", value, b"\r\n")
+        pieces.append(b"\r\n")
+        return b"".join(pieces)
 
     def _complete(self) -> None:
         self.response_complete = True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from .cors import Cors, Headers
 
+CLOSE = (b"connection", b"close")
 Fields = Mapping[bytes, bytes]  # headers by their lower-case names; of several of one name, the first
 
 # A client's own id goes back as it came, where it is one: OpenAI takes up to 512 ASCII characters.
@@ -47,7 +48,7 @@ class Marks:
         if own_id and _OWN_ID.fullmatch(own_id):
             headers.append((b"x-client-request-id", own_id))
         if self.awaits_continue or self._is_draining():  # a kept connection would only lead to a refusal
-            headers.append((b"connection", b"close"))
+            headers.append(CLOSE)
         return headers
 
 

@@ -143,7 +143,10 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; a field in a trailer is none (RFC 9110, 6.5.1) and must not become one."""
         if self._phase is Phase.HEAD:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: now it is answered."""
@@ -362,13 +365,11 @@ def _is_sound(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> b
     """Whether everybody who reads this head finds the same request in it."""
     if version not in {"1.0", "1.1"}:
         return False
-    found: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [], b"transfer-encoding": []}
-    for name, value in headers:
-        if _BAD_VALUE.search(value):
-            return False
-        if name in found:
-            found[name].append(value)
-    hosts, lengths, codings = found.values()
+    if _BAD_VALUE.search(b" ".join([value for _, value in headers])):
+        return False
+    hosts = [value for name, value in headers if name == b"host"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         return False
     if len(lengths) + len(codings) > 1 or (lengths and not lengths[0].isdigit()):

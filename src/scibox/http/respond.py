@@ -85,11 +85,12 @@ class EventStream(Head):
             self.headers = waiting.placed_headers(place)
         self._comment(waiting.comment(place))
 
-    async def write(self, data: bytes, headers: Headers = ()) -> None:
-        """Whole events, as they are; `headers` leave with the first of them."""
-        if data:
-            await self._incoming.room()
-            self._put(data, headers)
+    def put(self, data: bytes, headers: Headers = ()) -> None:
+        """Whole events, as they are, now; `headers` leave with the first of them."""
+        if not self._incoming.response_started:
+            self._incoming.begin([*_STREAM_HEADERS, *self.headers, *headers])
+        self._incoming.put(data)
+        self._wrote_at = self._loop.time()
 
     async def fail(self, error: SciBoxError) -> None:
         """End with an error: of HTTP where nothing has left yet, else as an event without `[DONE]`."""
@@ -108,15 +109,9 @@ class EventStream(Head):
         """Say nothing any more."""
         self._beat.cancel()
 
-    def _put(self, data: bytes, headers: Headers = ()) -> None:
-        if not self._incoming.response_started:
-            self._incoming.begin([*_STREAM_HEADERS, *self.headers, *headers])
-        self._incoming.put(data)
-        self._wrote_at = self._loop.time()
-
     def _comment(self, data: bytes) -> None:
         if not self._incoming.is_slow:
-            self._put(data)
+            self.put(data)
 
     def _on_time(self) -> None:
         """Where nothing else has come for so long: that we are not dead."""
