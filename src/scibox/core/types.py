@@ -11,8 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from .amounts import NO_LIMITS as NO_LIMITS
-from .amounts import Limits as Limits
+from .amounts import NO_LIMITS as NO_LIMITS  # noqa: PLC0414 - passed on
+from .amounts import Limits as Limits  # noqa: PLC0414 - passed on
 
 Kind = Literal["chat", "embedding", "rerank"]
 Purpose = Literal["query", "passage"]
