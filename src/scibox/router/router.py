@@ -136,6 +136,7 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
+        replica.exchanges.add(exchange)
         try:
             await self._open(exchange, call, ends_at)
             if call.stream:
@@ -150,6 +151,7 @@ class Router:
             error.hide(replica.secret)
             raise
         finally:
+            replica.exchanges.discard(exchange)
             exchange.close()
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
