@@ -16,7 +16,7 @@ import httpx
 from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import OperatorError
+from scibox.core.errors import ModelNotFound, NotFound, OperatorError
 from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -56,6 +56,7 @@ from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.replicas import AdminReplica, AdminReplicaList, AdminReplicaRemoved, NewReplicaRequest
 from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
@@ -152,6 +153,22 @@ class Models:
 
     def conditions(self) -> list[Condition]:
         return []
+
+
+class Nobodies:
+    """A fleet for a rig, which has no configuration to add to."""
+
+    async def listed(self) -> AdminReplicaList:
+        return AdminReplicaList([])
+
+    async def add(self, asked: NewReplicaRequest) -> AdminReplica:
+        raise ModelNotFound("a rig has no configuration", param="model")
+
+    async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
+        raise NotFound("a rig has no replicas that are known by an id")
+
+    async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
+        raise NotFound("a rig has no replicas that are known by an id")
 
 
 async def reload() -> Reloaded:
@@ -312,6 +329,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
+                fleet=Nobodies(),
                 ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,

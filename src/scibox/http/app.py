@@ -20,6 +20,7 @@ from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.replicas import Fleet
 from scibox.service.status import Status
 from scibox.service.usage import Usage
 from scibox.wire import errors
@@ -37,6 +38,7 @@ from .files import FileRoutes
 from .front import Front
 from .info import Info
 from .key import KeyRoutes
+from .replicas import ReplicaRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .running import Reload, RunningRoutes
@@ -63,6 +65,7 @@ class Door:
     emit: Emit
     status: Status
     reload: Reload
+    fleet: Fleet
     ending: Ending
     repeats: Repeats
     heartbeat_s: float
@@ -156,7 +159,12 @@ def api(door: Door) -> list[BaseRoute]:
         *usage.routes(),
         *operator_only(
             door.pipeline,
-            [*AdminRoutes(door.office, door.emit).lines(), *usage.lines(), *running.lines()],
+            [
+                *AdminRoutes(door.office, door.emit).lines(),
+                *ReplicaRoutes(door.fleet, door.emit).lines(),
+                *usage.lines(),
+                *running.lines(),
+            ],
         ),
     ]
 

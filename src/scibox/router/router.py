@@ -145,6 +145,7 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
+        replica.exchanges.add(exchange)
         try:
             await self._open(exchange, call, ends_at)
             if not call.stream:
@@ -166,6 +167,7 @@ class Router:
             error.hide(replica.secret)
             raise
         finally:
+            replica.exchanges.discard(exchange)
             exchange.close()
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:

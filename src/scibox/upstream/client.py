@@ -137,6 +137,11 @@ class Exchange:
         else:
             connection.close()
 
+    def cut(self) -> None:
+        """Drop the connection under whoever reads from it: to him the replica has died."""
+        if self._connection is not None:
+            self._connection.close()
+
     @property
     def status(self) -> int:
         """The HTTP status."""
