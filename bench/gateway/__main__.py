@@ -1,7 +1,8 @@
-"""What a gateway in between costs: SciBox beside nginx (the limit), vLLM's router and LiteLLM; direct access is zero.
+"""What a gateway in between costs: SciBox beside nginx (the limit), vLLM's router and LiteLLM.
 
     python bench/gateway [--rounds 3] [--seconds 4] [--only nginx,scibox] [--write docs/benchmarks.md]
 
+Direct access is zero; "bare relay" is the least that a gateway in Python can do (relay.py).
 One core for the gateways, of which one at a time works; the other for the mock upstream and the load. nginx is
 Debian's (`apt-get install nginx-light`); vLLM's router and LiteLLM are installed from PyPI into environments below
 --cache, and left out where that is not possible. SciBox runs as an operator runs it, with everything on: a key
@@ -32,7 +33,7 @@ import report
 import tree
 import uvloop
 from gateways import Gateway, Missing
-from model_server import MODEL
+from model_server import MODEL, PACE_S
 
 CONNECTIONS = 32
 STREAMS = 64
@@ -69,7 +70,7 @@ def stream(gateway: Gateway) -> Callable[[], bytes]:
 
 def embeddings(gateway: Gateway) -> Callable[[], bytes]:
     """Two texts that nobody has sent before: SciBox would remember their vectors."""
-    name = MODEL if gateway.name in {"nginx", "vLLM router", "direct"} else f"{MODEL}-vectors"
+    name = MODEL if gateway.name in {"nginx", "vLLM router", "direct", "bare relay"} else f"{MODEL}-vectors"
     body = {"model": name, "input": [f"@@@@@@@@@@@@ {TEXT}"] * 2, "encoding_format": "base64"}
     before, between, after = _request(gateway, "/embeddings", json.dumps(body).encode()).split(
         b"@@@@@@@@@@@@"
@@ -114,7 +115,9 @@ class Bench:
     async def _streams(self, seconds: float) -> None:
         count = 4 if self.is_slow else STREAMS
         before = self._cpu_s()
-        taken = await load.streams(self.gateway.port, stream(self.gateway), count, EVENTS, seconds)
+        taken = await load.streams(
+            self.gateway.port, stream(self.gateway), count, EVENTS, seconds, EVENTS * PACE_S
+        )
         self.found["chunk_us"].append(1e6 * (self._cpu_s() - before) / taken.events)
         self.found["first_p50_ms"].append(1e3 * quantile(taken.first_s, 0.5))
         self.found["dropped"].append(taken.missing)
@@ -139,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", default="nginx,scibox,vllm,litellm")
+    parser.add_argument("--only", default="nginx,relay,scibox,vllm,litellm")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
@@ -152,6 +155,7 @@ def main() -> None:
         benches = [Bench(Gateway("direct", "", port, 0))]
         starts: dict[str, Callable[[], contextlib.AbstractContextManager[Gateway]]] = {
             "nginx": lambda: gateways.nginx(folder, port),
+            "relay": lambda: gateways.relay(folder, port),
             "scibox": lambda: gateways.scibox(folder, port),
             "vllm": lambda: gateways.vllm_router(folder, port, cache),
             "litellm": lambda: gateways.litellm(folder, port, cache),

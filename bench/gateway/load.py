@@ -215,8 +215,13 @@ async def paced(port: int, request: Request, per_s: float, seconds: float, count
     return taken
 
 
-async def streams(port: int, request: Request, count: int, events: int, seconds: float) -> Taken:
-    """`count` streams at a time, each followed by the next; every stream should have so many events."""
+async def streams(  # noqa: PLR0917 - a bench
+    port: int, request: Request, count: int, events: int, seconds: float, spread_s: float
+) -> Taken:
+    """`count` streams at a time, each followed by the next; every stream should have so many events.
+
+    They begin over so many seconds.
+    """
     pool = await connections(port, count)
     taken, loop = Taken(), asyncio.get_running_loop()
     ended = loop.create_future()
@@ -237,8 +242,8 @@ async def streams(port: int, request: Request, count: int, events: int, seconds:
         if not running and not ended.done():
             ended.set_result(None)
 
-    for number, connection in enumerate(pool):  # not all in one turn of the loop
-        loop.call_later(number * 0.01 / count, connection.ask, request(), done)
+    for number, connection in enumerate(pool):  # streams of callers who know nothing of each other
+        loop.call_later(number * spread_s / count, connection.ask, request(), done)
     await _guarded(ended, seconds + LOST_S + events * 0.05)
     taken.seconds = time.perf_counter() - began
     for connection in pool:

@@ -214,6 +214,7 @@ class Protocol(HttpToolsProtocol):
             transport=self.transport,
             flow=self.flow,
             default_headers=self.server_state.default_headers,
+            loop=self.loop,
             keep_alive=is_new and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
