@@ -80,6 +80,7 @@ def _dimensions(text: str) -> tuple[Dimension, ...]:
 def _scope(options: argparse.Namespace) -> Scope:
     import time
 
+    from scibox.core.keys import written
     from scibox.core.quotas import span
     from scibox.core.sums import Scope
 
@@ -89,7 +90,8 @@ def _scope(options: argparse.Namespace) -> Scope:
     if since >= until:
         end = "now, where --until is not given" if options.until is None else "--until"
         raise OperatorError(f"--since must be before the end of what is asked for: {end}.")
-    return Scope(int(since), int(until), tuple(options.owner), tuple(options.key), tuple(options.model))
+    owners = tuple(map(written, options.owner))
+    return Scope(int(since), int(until), owners, tuple(options.key), tuple(options.model))
 
 
 def _moment(text: str, now: float, flag: str) -> float:
