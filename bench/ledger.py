@@ -225,9 +225,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--entries", type=int, default=1_000_000)
-    parser.add_argument(
-        "--most-rows", type=int, default=100_000, help="of a report; larger ones are left out"
-    )
+    parser.add_argument("--most-rows", type=int, default=50_000, help="of a report; larger ones are left out")
     parser.add_argument("--place", help="an empty database; without it SQLite")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -14,11 +14,11 @@ from ledger_world import agree
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, CUTS, DAY_S, HOUR_S, MONTH_S, Cut, Dimension, Scope, Span
+from scibox.core.sums import CELL, CUTS, DAY_S, HOUR_S, LATEST, MONTH_S, Cut, Dimension, Scope, Span
 from scibox.core.types import Ending
 from scibox.store import sums
 from scibox.store.entries import LEDGER, EntryStore, Mark, Origin
-from scibox.store.sql import DatabaseAway, Sql, Tables, Writer
+from scibox.store.sql import DatabaseAway, Reader, Row, Sql, Tables, Writer
 
 HOURS = 48
 SPANS = {
@@ -82,6 +82,28 @@ def test_a_process_of_version_1_that_still_runs_can_count_nothing_where_the_new_
                 written_by_version_1(db, [entry(2)])
 
             agree(EntryStore(new), [entry(1)])
+
+
+def test_many_weeks_of_hours_are_read_in_parts_and_empty_ones_not_at_all(place: str) -> None:
+    """A clock that was wrong makes a call of the year 9999; weeks in between are not asked for."""
+    far = [
+        entry(number, opened_at=at) for number, at in enumerate((0.0, BEGAN, BEGAN + 30.5 * DAY_S, 2.0**60))
+    ]
+    statements = []
+
+    class Watched(Reader):
+        def rows(self, statement: str, *values: sums.Value) -> list[Row]:
+            statements.append(statement)
+            return super().rows(statement, *values)
+
+    with closing(Sql(place, LEDGER)) as sql:
+        put(EntryStore(sql), far)
+        with sql.reading() as db:
+            whole = Span(HOUR_S, 0, LATEST)
+            rows = list(sums.read(Watched(db._link), whole, ("hour",), Scope(0, LATEST)))
+
+    assert [row[1] for row in rows] == [1, 1, 1, 1]
+    assert len(statements) == 2 * len(far) + 1
 
 
 def put(store: EntryStore, entries: Sequence[Entry]) -> None:
