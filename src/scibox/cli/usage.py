@@ -214,7 +214,9 @@ def _columns(record: type[Entry]) -> list[str]:
     """The names of an entry's fields, with those of its usage among them."""
     from scibox.core.types import Usage
 
-    fields = [(name,) if name != "usage" else tuple(Usage.__slots__) for name in record.__struct_fields__]
+    fields = [
+        (name,) if name != "usage" else tuple(Usage.__struct_fields__) for name in record.__struct_fields__
+    ]
     return [name for names in fields for name in names]
 
 
@@ -224,7 +226,7 @@ def _row(entry: Entry) -> list[object]:
         value = getattr(entry, name)
         match name:
             case "usage":
-                told += [getattr(value, field) for field in value.__slots__]
+                told += [getattr(value, field) for field in value.__struct_fields__]
             case "opened_at":
                 told.append(_stamp(value, "milliseconds"))
             case "outcome":

@@ -154,8 +154,13 @@ class _Held:
                 if units and (wait_s := window.wait_for(units, at.clock)):
                     yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
 
+    def advance(self, at: Moment) -> None:
+        """Forget what has passed of all windows."""
+        for window in self.windows.values():
+            window.advance(at.clock)
+
     def take(self, tokens: int, texts: int, at: Moment) -> _Taken:
-        """Reserve for a call that fits."""
+        """Reserve for a call, in windows that were just looked at."""
         self.in_flight += 1
         for window in self.calls.values():
             window.reserve(1)
@@ -199,9 +204,16 @@ class Windows:
             if not of.has_room(tokens, texts, at):
                 done(self._blocked(wish, tokens, at))
                 return
-        taken = [of.take(tokens, texts, at) for of in held]
-        self._running[wish.call_id] = (at.clock, tokens, taken)
+        self._reserve(wish, held, at)
         done(TAKEN)
+
+    def count(self, wish: Wish, at: Moment) -> None:
+        """Reserve for a call that another place has admitted, whether or not there is room."""
+        at = self._onward(at)
+        held = [self._find(subject, at) for subject in wish.subjects]
+        for of in held:
+            of.advance(at)
+        self._reserve(wish, held, at)
 
     def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
         """A taken call has ended: give back what it did not use, charge what it used beyond."""
@@ -239,11 +251,21 @@ class Windows:
         for name, of in self._held.items():
             yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows.items()])
 
+    def reserved_tokens(self, call_id: str) -> list[tuple[float, int]]:
+        """What of `contents` is a running call's: the moment and the LLM tokens in each subject's minute."""
+        taken_at, _, taken = self._running[call_id]
+        return [_reserved(of, windows, taken_at) for of, windows, _ in taken]
+
     def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
         """Subject, field, and what calls that have ended used of it."""
         for name, of in self._held.items():
             for field, quota in of.quotas.items():
                 yield name, field, quota.used_at(at.unix)
+
+    def _reserve(self, wish: Wish, held: list[_Held], at: Moment) -> None:
+        tokens, texts = wish.prompt_tokens + wish.completion_tokens, wish.texts
+        taken = [of.take(tokens, texts, at) for of in held]
+        self._running[wish.call_id] = (at.clock, tokens, taken)
 
     def _onward(self, at: Moment) -> Moment:
         if at.clock < self._clock:
@@ -283,6 +305,15 @@ class Windows:
     def _forget_idle(self, at: Moment) -> None:
         self._held = {name: of for name, of in self._held.items() if not of.is_idle(at)}
         self._sweep_at = max(self.SWEEP_AT, 2 * len(self._held))
+
+
+def _reserved(of: _Held, windows: Sequence[tuple[Window, int]], taken_at: float) -> tuple[float, int]:
+    for window, units in windows:
+        if (
+            of.windows.get("tokens_per_minute") is window
+        ):  # else that limit went since, and what it held with it
+            return window.told_at(taken_at), units
+    return taken_at, 0
 
 
 def _gravity(verdict: Verdict) -> tuple[bool, float]:
