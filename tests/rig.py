@@ -27,6 +27,7 @@ from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, unavailable
 from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
+from scibox.http.ending import Ending
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.ledger.journal import Journal
@@ -329,7 +330,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
                 fleet=Nobodies(),
-                ending=asyncio.Event(),
+                ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,

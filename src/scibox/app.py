@@ -26,7 +26,7 @@ from scibox.http import server
 from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
-from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
+from scibox.process import aside, first_of, has_terminal, program, quicken, say, sockets_folder
 from scibox.router.health import look
 from scibox.router.replica import Route
 from scibox.service import admin
@@ -144,6 +144,7 @@ class Box:
             await self._greet()
             tasks.append(self._watch(self._await_keys()))
             await self._start(began_at)
+            quicken()
             tasks.append(self._watch(self._runner.run()))
             await self._stop.wait()
             await self._drain()

@@ -21,6 +21,7 @@ from scibox.gate.repeats import LocalRepeats, Repeats
 from scibox.gate.shared import SharedLimiter
 from scibox.http import app as door
 from scibox.http import server
+from scibox.http.ending import Ending
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.http.running import Reload
@@ -77,7 +78,7 @@ class Rooms:
         logging.getLogger("python_multipart").addHandler(logging.NullHandler())
         self.config = config
         self.emit = emit
-        self.ending = asyncio.Event()
+        self.ending = Ending()
         revoked = Revoked(config.data / "revoked")
         self.keys = KeyWatch(store, revoked, config.data / "keys.snapshot", emit)
         self.client = Client(config.deadlines.connect_s)

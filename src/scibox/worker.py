@@ -37,7 +37,7 @@ from scibox.http import server
 from scibox.http.handing import Taking
 from scibox.intercom.link import Link, LinkLost
 from scibox.observe.log import Log
-from scibox.process import first_of
+from scibox.process import first_of, quicken
 from scibox.router.following import Follower
 from scibox.router.replica import Route
 from scibox.service.status import Part, State, Status
@@ -188,6 +188,7 @@ class Worker:
         await self._rooms.keys.started()  # or the first callers would be strangers
         serving = asyncio.create_task(self._web.serve(sockets=[]))
         await self._web.ready.wait()
+        quicken()
         tasks.append(asyncio.create_task(self._take()))
         try:
             await first_of(self._stop.wait(), self._leave.wait(), *map(_failed, [*tasks, serving]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from scibox.core.errors import SciBoxError, UpstreamLost, UpstreamUnavailable
 from scibox.core.types import Call, Thinking

@@ -144,7 +144,7 @@ class Stream:
         if not self.finished:
             raise UpstreamBroken(_CUT, code="upstream_broke_off")
 
-    def _chunks(self, data: bytes) -> Iterator[Chunk]:
+    def _chunks(self, data: bytes) -> list[Chunk]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
         _refuse_bad_utf8(data)
@@ -162,16 +162,16 @@ class Stream:
             if usage:
                 self._usage_beside = data if answer.choices else b""
             if not answer.choices and not (usage and self._wants_usage):
-                if usage:
-                    yield Chunk(b"", usage)
-                return
+                return [Chunk(b"", usage)] if usage else []
         self._last.append(data)
         self._deltas += _SAYS.search(data) is not None
+        chunks: list[Chunk] = []
         for kept in _through(self._filters, data):
-            yield Chunk(sse.render(kept), usage, deltas=self._deltas)
+            chunks.append(Chunk(sse.render(kept), usage, deltas=self._deltas))
             usage, self._deltas = None, 0
         if usage is not None:
-            yield Chunk(b"", usage)
+            chunks.append(Chunk(b"", usage))
+        return chunks
 
 
 def _usage_alone(data: bytes) -> bytes:
