@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from msgspec import Struct
+
 Kind = Literal["chat", "embedding", "rerank"]
 Purpose = Literal["query", "passage"]
 Content = str | tuple[int, ...]  # a text, or the LLM token ids of one
@@ -30,8 +32,7 @@ class Ending(Enum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """LLM tokens of one call, as the engine counted them.
 
     `cached_tokens` are part of the prompt, `reasoning_tokens` of the completion.
@@ -41,6 +42,9 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
