@@ -26,14 +26,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-import uvloop
-
 import gateways
 import load
 import report
 import tree
+import uvloop
 from gateways import Gateway, Missing
-from mock import MODEL
+from model_server import MODEL
 
 CONNECTIONS = 32
 STREAMS = 64

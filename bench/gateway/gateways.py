@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mock import MODEL
+from model_server import MODEL
+
+from scibox import __version__ as scibox_version
 
 CORE, OTHER_CORE = 0, 1  # of the gateways; of the mock upstream and the load
 SKIPPED_S = 900.0
@@ -51,12 +53,11 @@ def process(
     """A process on one core; ended with the `with`."""
     with log.open("wb") as stream:
         running = subprocess.Popen(
-            command,
+            ["taskset", "--cpu-list", str(core), *command],
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             start_new_session=True,
         )
     try:
@@ -96,7 +97,7 @@ def answers(port: int, secret: str = "none") -> bool:
 def upstream(folder: Path, pace_s: float = 0.01) -> Iterator[int]:
     """The mock's port."""
     port, log = free_port(), folder / "mock.log"
-    command = [sys.executable, str(Path(__file__).with_name("mock.py")), str(port), str(pace_s)]
+    command = [sys.executable, str(Path(__file__).with_name("model_server.py")), str(port), str(pace_s)]
     with process(command, OTHER_CORE, log) as running:
         until(lambda: answers(port), running, log)
         yield port
@@ -164,8 +165,6 @@ _LIMITS = {
 @contextlib.contextmanager
 def scibox(folder: Path, upstream_port: int, slots: int = 1_000) -> Iterator[Gateway]:
     """As an operator runs it: a member's key with limits of its own, of its owner's and of the model's."""
-    import scibox as package
-
     config, log, port = folder / "scibox.toml", folder / "scibox.log", free_port()
     config.write_text(_SCIBOX.format(model=MODEL, upstream=upstream_port, slots=slots))
     environ = {"SCIBOX_DATA": str(folder / "data"), "XDG_RUNTIME_DIR": str(folder)}
@@ -178,7 +177,7 @@ def scibox(folder: Path, upstream_port: int, slots: int = 1_000) -> Iterator[Gat
         until(lambda: answers(port, operator), running, log)
         _ask(port, operator, "/admin/v1/owners", {"name": "team", "limits": _LIMITS})
         key = _ask(port, operator, "/admin/v1/keys", {"owner": "team", "name": "load", "limits": _LIMITS})
-        yield Gateway("SciBox", package.__version__, port, running.pid, str(key["secret"]))
+        yield Gateway("SciBox", scibox_version, port, running.pid, str(key["secret"]))
 
 
 def _ask(port: int, secret: str, path: str, body: object) -> dict[str, object]:

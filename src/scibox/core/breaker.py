@@ -15,7 +15,9 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-FAILURES_IN_A_ROW = 5  # Envoy's outlier detection has the same figure (consecutive_5xx)
+FAILURES_IN_A_ROW = (
+    3  # as many as may always be retried (`spending.RETRY_LEAST`): few callers, and none sees it
+)
 RATE_OVER_S = 10.0  # failures and successes of about so long ago count for the rate
 RATE_LEAST = 10.0  # calls, of which more than `RATE` must fail: few calls say nothing about a rate
 RATE = 0.5

@@ -1,6 +1,6 @@
 """Which replica has read the beginning of a prompt before: its engine's prefix cache may still hold it.
 
-The beginning is hashed at growing lengths, each a quarter longer than the one before, so a conversation
+The beginning is hashed at growing lengths, each half as long again as the one before, so a conversation
 that has grown since its last turn is found by the longest part that it had then. For each hash a few
 replicas are remembered, the last ones first: a beginning that is popular (a system prompt) is held by
 several. What was not used for longest is forgotten. It is a guess: the engine's cache is smaller or larger
@@ -9,6 +9,7 @@ than this table, so a choice may prefer a replica for it, no more.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 from zlib import crc32
@@ -20,8 +21,8 @@ M = TypeVar("M")
 
 MOST_BYTES = 32_768  # of a beginning that are looked at: more tells no conversations apart
 SHORTEST_BYTES = 256  # some 64 LLM tokens: less is read in no time
-GROWTH = 1.25
-HOLDERS = 4  # replicas that are remembered for one beginning
+GROWTH = 1.5
+HOLDERS = 16  # replicas that are remembered for one beginning
 LEAST_MARKS = 8_192  # hashes that are remembered; about 200 bytes of memory each
 MARKS_PER_REPLICA = 1_024
 MOST_MARKS = 131_072
@@ -68,35 +69,49 @@ class Prefixes(Generic[M]):
     __slots__ = ("_holders", "most")
 
     def __init__(self) -> None:
-        self._holders: dict[int, list[Pulse[M]]] = {}  # least recently used first
+        self._holders: OrderedDict[int, list[Pulse[M]]] = OrderedDict()  # least recently used first
         self.most = LEAST_MARKS
+
+    def __len__(self) -> int:
+        return len(self._holders)
 
     def resize(self, replicas: int) -> None:
         """Remember as much as so many replicas may hold."""
         self.most = min(max(LEAST_MARKS, MARKS_PER_REPLICA * replicas), MOST_MARKS)
 
     def longest(self, marked: list[int]) -> tuple[list[Pulse[M]], int]:
-        """Who has read most of it, and how many bytes."""
+        """Who has read most of it, last ones last, and the number of the mark that it is."""
         holders = self._holders
         for at in range(len(marked) - 1, -1, -1):
             found = holders.get(marked[at])
             if found:
-                return found, LENGTHS[at]
-        return [], 0
+                return found, at
+        return [], -1
+
+    def known(self, marked: list[int], at: int, pulse: Pulse[M]) -> int:
+        """How many bytes this replica has read, up to that mark."""
+        holders = self._holders
+        while at >= 0:
+            found = holders.get(marked[at])
+            if found is not None and pulse in found:
+                return LENGTHS[at]
+            at -= 1
+        return 0
 
     def read(self, marked: list[int], pulse: Pulse[M]) -> None:
         """This replica reads it now."""
         holders = self._holders
         for mark in marked:
-            known = holders.pop(mark, None)
+            known = holders.get(mark)
             if known is None:
-                known = [pulse]
-            elif known[-1] is not pulse:
+                holders[mark] = [pulse]
+                continue
+            holders.move_to_end(mark)
+            if known[-1] is not pulse:
                 if pulse in known:
                     known.remove(pulse)
                 elif len(known) >= HOLDERS:
                     del known[0]
                 known.append(pulse)
-            holders[mark] = known
         while len(holders) > self.most:
-            del holders[next(iter(holders))]
+            holders.popitem(last=False)

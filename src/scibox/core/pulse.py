@@ -90,6 +90,7 @@ class Pulse(Generic[M]):
         "norms",
         "slots",
         "slowness",
+        "unread",
     )
 
     def __init__(self, member: M, slots: int | None = None) -> None:
@@ -97,6 +98,7 @@ class Pulse(Generic[M]):
         self.slots = slots  # changed by `Choice.resize` only
         self.breaker = Breaker()
         self.in_flight = 0
+        self.unread = 0  # bytes of the prompts whose first chunk has not come
         self.is_draining = False  # changed by `Choice.drain` only
         self.slowness = 1.0  # of late, beside its peers
         self.begun_at = -math.inf  # its last call
@@ -120,11 +122,12 @@ class Pulse(Generic[M]):
         `size`: bytes of the prompt that it must read; `tells_first`: its first chunk comes when the prompt
         has been read, as in a stream of chat, and not when an answer of unknown length is complete.
         """
-        flight = Flight(self, now, first_work(size), self.breaker.begin(), tells_first)
+        flight = Flight(self, now, size, self.breaker.begin(), tells_first)
         self.in_flight += 1
         self.begun_at = now
         if tells_first:
             self._waiting[flight] = None
+            self.unread += size
         if self._home is not None:
             self._home.place(self, now)
         return flight
@@ -157,6 +160,13 @@ class Pulse(Generic[M]):
             self.breaker.failed(now, False, luck)
         self._changed(now)
 
+    def _has_read(self, flight: Flight[M]) -> bool:
+        """It waits no longer; whether it did."""
+        if self._waiting.pop(flight, False) is not None:
+            return False
+        self.unread -= flight._size
+        return True
+
     def _changed(self, now: float) -> None:
         if self._home is not None:
             self._home.place(self, now)
@@ -168,17 +178,17 @@ _LEAST_LOG, _MOST_LOG, _NOISE_LOG = math.log(LEAST_RATIO), math.log(MOST_RATIO),
 class Flight(Generic[M]):
     """One attempt on a replica, from its begin to exactly one of the four ends; more ends change nothing."""
 
-    __slots__ = ("_chunks", "_first_at", "_has_ended", "_is_probe", "_pulse", "_work", "begun_at", "usual_s")
+    __slots__ = ("_chunks", "_first_at", "_has_ended", "_is_probe", "_pulse", "_size", "begun_at", "usual_s")
 
-    def __init__(self, pulse: Pulse[M], now: float, work: int, is_probe: bool, tells_first: bool) -> None:
+    def __init__(self, pulse: Pulse[M], now: float, size: int, is_probe: bool, tells_first: bool) -> None:
         self._pulse = pulse
-        self._work = work
+        self._size = size
         self._is_probe = is_probe
         self._first_at: float | None = None
         self._chunks = 0
         self._has_ended = False
         self.begun_at = now
-        self.usual_s = pulse.norms.usual_s(work) if tells_first else math.inf
+        self.usual_s = pulse.norms.usual_s(first_work(size)) if tells_first else math.inf
 
     @property
     def member(self) -> M:
@@ -190,9 +200,8 @@ class Flight(Generic[M]):
         if self._first_at is not None or self._has_ended:
             return
         self._first_at = now
-        pulse = self._pulse
-        if pulse._waiting.pop(self, False) is None:
-            pulse.measured(self._work, now - self.begun_at, now)
+        if self._pulse._has_read(self):
+            self._pulse.measured(first_work(self._size), now - self.begun_at, now)
         self._answers(now)
 
     def end(self, now: float, chunks: int = 0) -> None:
@@ -218,9 +227,13 @@ class Flight(Generic[M]):
             self._pulse._changed(now)
 
     def abandon(self, now: float, chunks: int = 0) -> None:
-        """The caller left, or another attempt was first: nothing is known but the pace of what came."""
+        """The caller left, or another attempt was first; that it waited counts where that was long."""
+        waited_s = now - self.begun_at
+        is_late = self._first_at is None and waited_s > OVERDUE * self.usual_s
         if self._closes():
             self._measure(now, chunks)
+            if is_late:
+                self._pulse.measured(first_work(self._size), waited_s, now)
             self._pulse.breaker.abandoned(self._is_probe)
             self._pulse._changed(now)
 
@@ -228,7 +241,7 @@ class Flight(Generic[M]):
         if self._has_ended:
             return False
         self._has_ended = True
-        self._pulse._waiting.pop(self, None)
+        self._pulse._has_read(self)
         self._pulse.in_flight -= 1
         return True
 

@@ -20,17 +20,19 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
 from .breaker import State
-from .prefixes import Prefixes, marks
+from .prefixes import LENGTHS, Prefixes, marks
 from .pulse import Flight, Norms, Pulse
 
 M = TypeVar("M")
 
 ASSUMED_SLOTS = 16  # of a replica that does not say; only ratios matter, where none does
-BYTES_PER_PLACE = 4_096.0  # so much of a prompt to read costs as much as one more call in flight
+BYTES_PER_PLACE = 1_024.0  # so much of a prompt to read costs as much as one more call in flight
 LOOKED_AT = 2  # of those that hold the beginning
 LOOK_AGAIN_S = 3.0  # a slow one that has had no call for so long is looked at again
 LOOK_SHARE = 0.1  # but by no more than this part of the calls that it was drawn for
-CALLS_PER_PROBE = 5  # at least so many calls between two that are risked on a replica that had failed
+CALLS_PER_PROBE = (
+    9  # calls between two that are risked on a replica that had failed: half of what retries may cost
+)
 
 
 class Choice(Generic[M]):
@@ -178,32 +180,37 @@ class Choice(Generic[M]):
         self, now: float, marked: list[int], size: int, avoid: Collection[M]
     ) -> tuple[Pulse[M] | None, int]:
         """Where it costs least, and how many bytes of its prompt that one has read before."""
-        best, other = self._two(self._free, avoid)
-        if best is None:
-            best, other = self._two(self._full, avoid)
-        if best is None:
+        one, two = self._two(self._free, avoid)
+        if one is None:
+            one, two = self._two(self._full, avoid)
+        if one is None:
             return (self._draw(self._due, avoid) if self._due else None), 0
-        bag = best._bag
-        cost, known = self._cost(best, size, now), 0
-        if other is not None:
-            other_cost = self._cost(other, size, now)
-            if other_cost < cost:
-                best, other, cost = other, best, other_cost
-            if self._wants_a_look(other, now):
-                return other, 0
-        if marked:
-            holders, length = self._prefixes.longest(marked)
-            for holder in holders[-LOOKED_AT:]:
-                if holder._bag is bag and not (avoid and _is_in(holder.member, avoid)):
-                    held_cost = self._cost(holder, size - length, now)
-                    if held_cost <= cost:
-                        best, cost, known = holder, held_cost, length
+        holders, at = self._prefixes.longest(marked) if marked else ([], -1)
+        known = self._prefixes.known(marked, at, one)
+        best, cost = one, self._cost(one, size - known, now)
+        if two is not None:
+            known_too = self._prefixes.known(marked, at, two)
+            cost_too = self._cost(two, size - known_too, now)
+            worse = two
+            if cost_too < cost:
+                best, known, cost, worse = two, known_too, cost_too, one
+            if self._wants_a_look(worse, now):
+                return worse, 0
+        if not holders:
+            return best, known
+        length, start = LENGTHS[at], int(self._luck() * len(holders))
+        for step in range(min(LOOKED_AT, len(holders))):
+            holder = holders[start - step]
+            if holder._bag is one._bag and not (avoid and _is_in(holder.member, avoid)):
+                cost_too = self._cost(holder, size - length, now)
+                if cost_too < cost:
+                    best, known, cost = holder, length, cost_too
         return best, known
 
     @staticmethod
     def _cost(pulse: Pulse[M], unread: int, now: float) -> float:
         """What a call costs there: relative, and the same unit for all replicas."""
-        places = pulse.in_flight + 1 + unread / BYTES_PER_PLACE
+        places = pulse.in_flight + 1 + (pulse.unread + unread) / BYTES_PER_PLACE
         return places * pulse.slowness_at(now) / (pulse.slots or ASSUMED_SLOTS)
 
     def _wants_a_look(self, pulse: Pulse[M], now: float) -> bool:

@@ -23,7 +23,7 @@ from scibox.core.errors import (
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import Client, Exchange
 from scibox.wire import answers
-from scibox.wire.orders import Order, order, split
+from scibox.wire.orders import order, split
 
 from .choices import merged
 from .counting import refuse_too_long
@@ -34,6 +34,7 @@ from .trouble import words_on
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
+LAST_S = 1.0  # for what follows the last event
 PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
 
 
@@ -56,7 +57,11 @@ class Router:
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return asyncio.get_running_loop().time() + self.deadlines.total_s
+        return self._now() + self.deadlines.total_s
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     async def stream(
         self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
@@ -90,6 +95,8 @@ class Router:
         self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
     ) -> AsyncGenerator[Chunk, None]:
         """The answer of one replica; llama-server is asked for one choice at a time."""
+        if not replica.is_local and (call.n == 1 or replica.dialect != "llama"):
+            return self._attempt(call, replica, ends_at, tried)
         if call.n == 1 or replica.dialect != "llama":
             return self._patiently(call, replica, ends_at, tried)
         group = call.n // call.prompts
@@ -103,15 +110,13 @@ class Router:
         One that dies before it has answered anything is given the call once more, and no oftener: if the
         call is what kills it, it must not kill it again and again.
         """
-        now = asyncio.get_running_loop().time
+        now = self._now
         patient_until = now() + (RESTART_PATIENCE_S if replica.is_local else 0.0)
         is_second_life = not replica.is_local
         while True:
             has_begun = False
             try:
-                await refuse_too_long(self.tokenizer, call, replica)
-                tried()
-                async with aclosing(self._attempt(call, replica, ends_at)) as chunks:
+                async with aclosing(self._attempt(call, replica, ends_at, tried)) as chunks:
                     async for chunk in chunks:
                         has_begun = True
                         yield chunk
@@ -125,8 +130,12 @@ class Router:
                 is_second_life = True
             await asyncio.sleep(RESTART_POLL_S)
 
-    async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+    async def _attempt(
+        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
+    ) -> AsyncGenerator[Chunk, None]:
         """One try of a call on one replica."""
+        await refuse_too_long(self.tokenizer, call, replica)
+        tried()
         sent = order(call, await learn(self._client, self.tokenizer, call, replica))
         exchange = self._client.exchange(
             replica.address,
@@ -136,47 +145,39 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
+        replica.exchanges.add(exchange)
         try:
             await self._open(exchange, call, ends_at)
-            if call.stream:
-                async with aclosing(self._relay(exchange, sent, ends_at)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            else:
-                async with until(ends_at):
-                    answer = answers.whole(await exchange.read_all(), sent.reading)
-                yield answer
+            if not call.stream:
+                yield answers.whole(await exchange.read_all(ends_at), sent.reading)
+                return
+            # No generator of its own for this: each costs every chunk half a microsecond.
+            stream = answers.Stream(sent.reading)
+            patience_s = self.deadlines.first_chunk_s
+            while not stream.finished:
+                received = await exchange.read(min(self._now() + patience_s, ends_at))
+                if not received:
+                    stream.close()
+                for chunk in stream.feed(received):
+                    yield chunk
+                patience_s = self.deadlines.next_chunk_s
+            # Read to the end, so that the connection can serve the next call.
+            await exchange.read(min(self._now() + LAST_S, ends_at))
         except SciBoxError as error:
             error.hide(replica.secret)
             raise
         finally:
+            replica.exchanges.discard(exchange)
             exchange.close()
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
-        first_at = asyncio.get_running_loop().time() + self.deadlines.first_chunk_s
-        async with until(min(first_at, ends_at) if call.stream else ends_at):
-            await exchange.open()
-            if exchange.status != 200:
-                raise answers.refusal(exchange.status, await exchange.read_error())
+        first_at = self._now() + self.deadlines.first_chunk_s
+        by = min(first_at, ends_at) if call.stream else ends_at
+        await exchange.open(by)
+        if exchange.status != 200:
+            raise answers.refusal(exchange.status, await exchange.read_error(by))
         if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
-
-    async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:
-        stream = answers.Stream(sent.reading)
-        now = asyncio.get_running_loop().time
-        patience_s = self.deadlines.first_chunk_s
-        while not stream.finished:
-            async with until(min(now() + patience_s, ends_at)):
-                received = await exchange.read()
-            if not received:
-                stream.close()
-                return
-            for chunk in stream.feed(received):
-                yield chunk
-            patience_s = self.deadlines.next_chunk_s
-        # Read to the end, so that the connection can serve the next call.
-        async with until(min(now() + 1.0, ends_at)):
-            await exchange.read()
 
 
 @asynccontextmanager

@@ -155,26 +155,27 @@ class Stream:
                     yield Chunk(sse.render(_usage_alone(self._usage_beside)))
                 yield Chunk(sse.DONE, is_last=True)
                 return
-            yield from self._chunks(data)
+            joined = data if self._joiner is None else self._joined(data)
+            if joined is not None:
+                yield from self._chunks(joined)
 
     def close(self) -> None:
         """The replica closed the connection; an error unless it had finished."""
         if not self.finished:
             raise UpstreamBroken(_CUT, code="upstream_broke_off")
 
-    def _checked(self, data: bytes) -> bytes | None:
-        """An event that can be told in one line, as it joins what was said; None where nothing is new."""
+    def _joined(self, data: bytes) -> bytes | None:
+        """An event of another replica as it joins what was said; None where nothing of it is new."""
+        assert self._joiner is not None
+        _refuse_bad_utf8(data)
+        return self._joiner.event(data)
+
+    def _chunks(self, data: bytes) -> list[Chunk]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
         _refuse_bad_utf8(data)
         if b"\n" in data:  # legal JSON over several data lines; clients read one line
             data = data.replace(b"\n", b" ")
-        return data if self._joiner is None else self._joiner.event(data)
-
-    def _chunks(self, received: bytes) -> Iterator[Chunk]:
-        data = self._checked(received)
-        if data is None:
-            return
         usage = None
         if not self._has_begun or _is_unusual(data):
             self._has_begun = True
@@ -183,23 +184,23 @@ class Stream:
                 raise _in_stream(answer.error)
             if answer.choices is None and answer.usage is None:
                 raise UpstreamBroken(_BROKEN)
+            self.course.begin()
             usage = _usage(answer.usage) if answer.usage else None
             if usage:
                 self._usage_beside = data if answer.choices else b""
             if not answer.choices and not (usage and self._wants_usage):
-                if usage:
-                    yield Chunk(b"", usage)
-                return
-        self.course.begin()
+                return [Chunk(b"", usage)] if usage else []
         if self._memory is not None:
             self._memory.add(data)
         self._last.append(data)
         self._deltas += _SAYS.search(data) is not None
+        chunks: list[Chunk] = []
         for kept in _through(self._filters, data):
-            yield Chunk(sse.render(kept), usage, deltas=self._deltas)
+            chunks.append(Chunk(sse.render(kept), usage, deltas=self._deltas))
             usage, self._deltas = None, 0
         if usage is not None:
-            yield Chunk(b"", usage)
+            chunks.append(Chunk(b"", usage))
+        return chunks
 
 
 def _usage_alone(data: bytes) -> bytes:

@@ -50,7 +50,7 @@ class Joiner:
                 [data] = self._tidy.event(data)
             event = _decoder.decode(data)
             if event.get("error") is not None or "choices" not in event:
-                return data
+                return data  # for the reader to judge
             event["choices"] = [one for one in map(self._choice, event["choices"] or []) if one is not None]
             usage = event.get("usage")
             if usage is not None:

@@ -9,11 +9,12 @@ which chat templates take out of a message again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from scibox.core.types import Call, Dialect, Thinking
 from scibox.wire import extras
