@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -17,9 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mock import MODEL
+from model_server import MODEL
 
-CORE, OTHER_CORE = 0, 1  # of the gateways; of the mock upstream and the load
+from scibox import __version__ as scibox_version
+
+CORE, OTHER_CORE = (sorted(os.sched_getaffinity(0)) * 2)[
+    :2
+]  # of the gateways; of the mock upstream and the load
 SKIPPED_S = 900.0
 
 
@@ -51,12 +56,11 @@ def process(
     """A process on one core; ended with the `with`."""
     with log.open("wb") as stream:
         running = subprocess.Popen(
-            command,
+            ["taskset", "--cpu-list", str(core), *command],
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             start_new_session=True,
         )
     try:
@@ -96,7 +100,7 @@ def answers(port: int, secret: str = "none") -> bool:
 def upstream(folder: Path, pace_s: float = 0.01) -> Iterator[int]:
     """The mock's port."""
     port, log = free_port(), folder / "mock.log"
-    command = [sys.executable, str(Path(__file__).with_name("mock.py")), str(port), str(pace_s)]
+    command = [sys.executable, str(Path(__file__).with_name("model_server.py")), str(port), str(pace_s)]
     with process(command, OTHER_CORE, log) as running:
         until(lambda: answers(port), running, log)
         yield port
@@ -136,6 +140,16 @@ def nginx(folder: Path, upstream_port: int) -> Iterator[Gateway]:
         yield Gateway("nginx", version.rpartition("/")[2].strip(), port, running.pid)
 
 
+@contextlib.contextmanager
+def relay(folder: Path, upstream_port: int) -> Iterator[Gateway]:
+    """The least that a gateway in Python does."""
+    port, log = free_port(), folder / "relay.log"
+    program = str(Path(__file__).with_name("relay.py"))
+    with process([sys.executable, program, str(port), str(upstream_port)], CORE, log) as running:
+        until(lambda: answers(port), running, log)
+        yield Gateway("bare relay", f"Python {platform.python_version()}", port, running.pid)
+
+
 _SCIBOX = """
 [models."{model}"]
 kind = "chat"
@@ -164,8 +178,6 @@ _LIMITS = {
 @contextlib.contextmanager
 def scibox(folder: Path, upstream_port: int, slots: int = 1_000) -> Iterator[Gateway]:
     """As an operator runs it: a member's key with limits of its own, of its owner's and of the model's."""
-    import scibox as package
-
     config, log, port = folder / "scibox.toml", folder / "scibox.log", free_port()
     config.write_text(_SCIBOX.format(model=MODEL, upstream=upstream_port, slots=slots))
     environ = {"SCIBOX_DATA": str(folder / "data"), "XDG_RUNTIME_DIR": str(folder)}
@@ -178,7 +190,7 @@ def scibox(folder: Path, upstream_port: int, slots: int = 1_000) -> Iterator[Gat
         until(lambda: answers(port, operator), running, log)
         _ask(port, operator, "/admin/v1/owners", {"name": "team", "limits": _LIMITS})
         key = _ask(port, operator, "/admin/v1/keys", {"owner": "team", "name": "load", "limits": _LIMITS})
-        yield Gateway("SciBox", package.__version__, port, running.pid, str(key["secret"]))
+        yield Gateway("SciBox", scibox_version, port, running.pid, str(key["secret"]))
 
 
 def _ask(port: int, secret: str, path: str, body: object) -> dict[str, object]:

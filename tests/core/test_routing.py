@@ -169,6 +169,32 @@ def test_an_active_check_that_fails_often_opens_and_one_that_succeeds_lets_a_cal
     assert begin(choice, 100.1).member == 0
 
 
+def test_a_probe_that_is_out_is_not_announced_as_a_next_try() -> None:
+    choice, pulses = choice_of(8)
+    break_down(choice, pulses[0], 100.0)
+    pulses[0].checked(True, 100.1, 0.5)  # earlier than it was first said
+
+    begin(choice, 100.1)
+
+    assert choice.wait_s(100.1) == math.inf
+    assert choice.begin(150.0) is None
+
+
+def test_a_stream_that_was_once_the_probe_does_not_judge_the_next_one() -> None:
+    choice, pulses = choice_of(8)
+    break_down(choice, pulses[0], 100.0)
+    first = begin(choice, 102.0)
+    first.first_chunk(102.0)
+    break_down(choice, pulses[0], 110.0)
+    second = begin(choice, 120.0)
+
+    first.fail(121.0, 0.5)
+    assert pulses[0].breaker.state is State.HALF_OPEN
+
+    second.first_chunk(122.0)
+    assert pulses[0].breaker.state is State.CLOSED
+
+
 def test_an_end_that_is_said_twice_counts_once() -> None:
     choice, pulses = choice_of(8)
     flight = begin(choice)
@@ -234,6 +260,87 @@ def test_a_call_that_waits_makes_its_replica_slow_before_it_has_answered() -> No
 
     assert pulses[0].slowness_at(125.2) < 1.5
     assert pulses[0].slowness_at(126.0) == pytest.approx(5.0, rel=0.1)
+
+
+def test_a_hedge_that_was_first_tells_that_the_other_is_slow() -> None:
+    choice, pulses = choice_of(64, 64)
+    for index in range(20):
+        begin(choice, 100.0 + index, size=1_000).first_chunk(100.2 + index)
+
+    pulses[0].begin(125.0, 1_000).abandon(125.1)
+    assert pulses[0].slowness == 1.0
+
+    pulses[0].begin(125.0, 1_000).abandon(126.0)
+    assert pulses[0].slowness > 2
+
+
+def test_what_is_still_to_be_read_counts_as_load() -> None:
+    choice, pulses = choice_of(64, 64)
+    long = pulses[0].begin(100.0, 100_000)
+    for _ in range(5):
+        pulses[1].begin(100.0, 100)
+    assert begin(choice, 100.0, size=100).member == 1
+
+    long.first_chunk(101.0)
+
+    assert pulses[0].unread == 0
+    assert begin(choice, 101.0, size=100).member == 0
+
+
+def text(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def conversation(
+    choice: Choice[int], seed: int, turns: int, grows: int = 1_500, first: int = 2_000
+) -> set[int]:
+    members = set()
+    for turn in range(turns):
+        start = text(seed, first + 20 * grows)[: first + turn * grows]
+        now = 200.0 + turn * 5
+        flight = begin(choice, now, start=start, size=len(start))
+        answer(flight, now, 0.1, 0.02, 50)
+        members.add(flight.member)
+    return members
+
+
+def test_a_conversation_that_grows_stays_on_its_replica() -> None:
+    choice, _ = choice_of(*[64] * 20)
+
+    assert [len(conversation(choice, seed, 10)) for seed in range(50)] == [1] * 50
+
+
+def test_conversations_spread_over_the_replicas() -> None:
+    choice, _ = choice_of(*[64] * 8)
+    used = Counter(member for seed in range(400) for member in conversation(choice, seed, 1))
+
+    assert set(used) == set(range(8))
+
+
+def test_affinity_yields_to_load() -> None:
+    choice, pulses = choice_of(*[64] * 4)
+    start = text(1, 4_000)
+    flights = [begin(choice, 100.0, start=start, size=4_000) for _ in range(120)]
+
+    assert min(pulse.in_flight for pulse in pulses) >= 20
+    assert len({flight.member for flight in flights[:4]}) < 4  # a few wait for the one that reads it
+
+
+def test_a_popular_beginning_is_not_sent_to_one_that_is_full_drains_or_has_failed() -> None:
+    choice, pulses = choice_of(*[4] * 3)
+    start = text(1, 30_000)
+    flight = begin(choice, 100.0, start=start, size=30_000)
+    holder = flight.member
+    flight.first_chunk(103.0)
+    assert begin(choice, 103.0, start=start, size=30_000).member == holder
+
+    assert begin(choice, 103.0, start=start, size=30_000, avoid=[holder]).member != holder
+    choice.drain(pulses[holder], True, 103.0)
+    assert begin(choice, 103.0, start=start, size=30_000).member != holder
+    choice.drain(pulses[holder], False, 103.0)
+    while pulses[holder].has_room:
+        pulses[holder].begin(103.0)
+    assert begin(choice, 103.0, start=start, size=30_000).member != holder
 
 
 def test_a_slow_one_is_looked_at_again_and_is_as_good_as_others_when_it_has_recovered() -> None:

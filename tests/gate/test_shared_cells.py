@@ -12,7 +12,7 @@ from servers import Server, order, valkey, valkey_program
 from scibox.core.admission import Allowance, Subject
 from scibox.core.events import Event
 from scibox.core.limits import Moment, Verdict
-from scibox.gate.shared import SharedLimiter
+from scibox.gate.shared import BEAT_S, SharedLimiter
 
 CELL_S = 0.06  # of a window of a minute
 
@@ -154,3 +154,13 @@ async def test_a_call_gives_back_no_more_than_what_the_emptied_server_was_told_o
         node.end_all(tokens=0)
 
         assert await node.left(of) == 1_000 - 300
+
+
+async def test_a_connection_that_ends_when_a_beat_is_due_is_made_again(server: Server) -> None:
+    async with joined(server) as node:
+        lost = node.limiter._line
+        assert lost is not None
+        asyncio.get_running_loop().call_later(BEAT_S + 0.1, lost.close, "it ended")
+        time.sleep(BEAT_S + 0.2)  # then both are heard of at once
+
+        await until(lambda: node.limiter._line is not lost and not node.limiter.is_degraded)

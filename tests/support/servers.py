@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from valkey.asyncio import Valkey
@@ -79,8 +80,8 @@ def valkey(port: int | None = None) -> Iterator[Server]:
             yield Server(f"redis://127.0.0.1:{port}/0", process.pid)
 
 
-async def order(server: Server, *words: str | bytes) -> object:
-    """An order to a Valkey itself."""
+async def order(server: Server, *words: str | bytes | int) -> Any:
+    """An order to a Valkey itself; what it replies is as valkey-py says it."""
     client = Valkey.from_url(server.url)
     try:
         return await client.execute_command(*words)

@@ -46,6 +46,11 @@ def read_deployments(tables: object, place: Where, reader: Reader) -> tuple[Depl
     return tuple(_any(table, (*place, "deployments", at), reader) for at, table in enumerate(tables))
 
 
+def read_replica(table: dict[str, Any], reader: Reader) -> Deployment:
+    """Read one replica that stands in no file; everything wrong is in the report."""
+    return _deployment(table, (), reader)
+
+
 def _any(table: dict[str, Any], place: Where, reader: Reader) -> Deployment:
     """Read one deployment: it is its own only replica, or has several."""
     if "replicas" not in table:

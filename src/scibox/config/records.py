@@ -75,6 +75,13 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """How the servers of others are looked after."""
+
+    health_every_s: Seconds = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Llama:
     """Defaults of every deployment on the llama engine; None is the engine's own choice."""
 
@@ -212,6 +219,7 @@ class Config:
     catalogue: Path | None = None  # an operator's own entries, over the shipped ones
     server: Server = field(default_factory=Server)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    routing: Routing = field(default_factory=Routing)
     llama: Llama = field(default_factory=Llama)
     embedder: Embedder = field(default_factory=Embedder)
     files: Files = field(default_factory=Files)

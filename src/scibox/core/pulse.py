@@ -242,9 +242,13 @@ class Flight(Generic[M]):
             self._pulse._changed(now)
 
     def abandon(self, now: float, chunks: int = 0) -> None:
-        """The caller left, or another attempt was first: nothing is known but the pace of what came."""
+        """The caller left, or another attempt was first; that it waited counts where that was long."""
+        waited_s = now - self.begun_at
+        is_late = self._first_at is None and waited_s > OVERDUE * self.usual_s
         if self._closes():
             self._measure(now, chunks)
+            if is_late:
+                self._pulse.measured(first_work(self._size), waited_s, now)
             self._pulse.breaker.abandoned(self._is_probe)
             self._pulse._changed(now)
 

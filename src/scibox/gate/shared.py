@@ -338,7 +338,8 @@ class SharedLimiter(Limiter):
             async with asyncio.timeout(BEAT_S):
                 await self._wake.wait()
         except TimeoutError:
-            self._ask("beat", [], self._on_beat)
+            if self._is_joined:  # else the connection ended in this very moment
+                self._ask("beat", [], self._on_beat)
 
     def _on_beat(self, reply: Reply) -> None:
         self._on_done(reply)

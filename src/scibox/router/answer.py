@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from scibox.core.pulse import Flight
@@ -11,22 +10,16 @@ from scibox.upstream.client import Exchange
 from scibox.wire.answers import Stream
 
 from .replica import Replica
-from .watch import Watch
-
-REST_S = 1.0  # for what a server sends after the end of a stream
 
 
 class Answer:
     """Of one attempt; `chunks` are those at hand. Whoever has it closes it."""
 
-    __slots__ = ("_stream", "chunks", "deltas", "exchange", "first", "flight", "has_begun", "watch")
+    __slots__ = ("_stream", "chunks", "deltas", "exchange", "first", "flight", "has_begun")
 
-    def __init__(
-        self, flight: Flight[Replica], exchange: Exchange, watch: Watch, stream: Stream | None
-    ) -> None:
+    def __init__(self, flight: Flight[Replica], exchange: Exchange, stream: Stream | None) -> None:
         self.flight = flight
         self.exchange = exchange
-        self.watch = watch
         self._stream = stream
         self.first = Chunk(b"")
         self.has_begun = False
@@ -34,9 +27,9 @@ class Answer:
         self.deltas = 0  # LLM tokens so far, about
 
     @classmethod
-    def whole(cls, flight: Flight[Replica], exchange: Exchange, watch: Watch, chunk: Chunk) -> Answer:
+    def whole(cls, flight: Flight[Replica], exchange: Exchange, chunk: Chunk) -> Answer:
         """A non-streamed one."""
-        answer = cls(flight, exchange, watch, None)
+        answer = cls(flight, exchange, None)
         answer.first = chunk
         answer.has_begun = True
         usage = chunk.usage
@@ -63,13 +56,7 @@ class Answer:
                 self.deltas = first.deltas
                 self.has_begun = True
 
-    async def rest(self) -> None:
-        """Read on to the end, so that the connection can serve the next call."""
-        if not self.exchange.is_complete:
-            self.watch.wait(REST_S, math.inf)
-            await self.exchange.read()
-
     def close(self) -> None:
         """Nothing more is read; a replica that has not finished stops working."""
-        self.watch.close()
+        self.flight.member.exchanges.discard(self.exchange)
         self.exchange.close()

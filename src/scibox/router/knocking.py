@@ -42,5 +42,5 @@ class Knocking:
         finally:
             del self._tasks[id(replica)]
         self._client.give_back(replica.address, connection)
-        replica.checked()
+        replica.found()
         return True

@@ -18,9 +18,14 @@ from scibox.core.types import (
     TokenIds,
 )
 from scibox.upstream.address import Address
+from scibox.upstream.client import Exchange
 from scibox.wire.orders import Target
 
 from .trouble import Trouble
+
+UpstreamKind = Literal["vllm", "sglang", "llama", "ollama", "tei", "litellm", "scibox", "openai"]
+_OF_PULSE = frozenset({"slots", "is_draining", "away"})
+LEARNT = ("context", "dialect", "slots")  # what a server of others may say of itself, and others may not
 
 
 @dataclass
@@ -41,29 +46,74 @@ class Replica:
     has_tools: bool | None = None  # its chat template shows tools to the model; None: a llama-server is asked
     is_hermes: bool = False  # and writes calls as Hermes and Qwen do
     thinking: Thinking | None = "auto"  # None: its chat template tells
-    slots: int | None = None  # calls that it answers at the same time; None: not known; see `resize`
+    slots: int | None = None  # calls that it answers at the same time; None: not known
+    id: str = ""  # as operators name it
+    texts: int | None = None  # that it takes in one call, where it says so
+    kind: UpstreamKind | None = None  # of a server of others, as far as it has told
+    stated: frozenset[str] | None = (
+        None  # fields that the operator has set: what it says of them is not taken
+    )
+    away: Trouble | None = None  # it was looked at and is not there; it gets no new calls
+    doubt: Trouble | None = None  # it is there, and what it says of itself does not fit what it is here for
     trouble: Trouble | None = None  # its last attempt failed, and none has succeeded since
     # What its template told: whether it opens a block of reasoning, by `chat_template_kwargs`.
     opens: dict[bytes, bool] = field(default_factory=dict)
     is_known: bool = False  # a server of others has answered once and said what it would of itself
+    is_draining: bool = False  # it gets no new calls
 
     def __post_init__(self) -> None:
         self.pulse: Pulse[Replica] = Pulse(self, self.slots)
         self.name = str(self.address)  # as it stands in the ledger
         self.fault = ""
+        self.exchanges: set[Exchange] = set()  # with which it works on attempts of this process
+        if self.stated is None:
+            self.stated = frozenset(name for name in LEARNT if getattr(self, name) is not None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name in _OF_PULSE and "pulse" in self.__dict__:
+            self._tell_pulse()
+
+    def _tell_pulse(self) -> None:
+        """Who chooses among replicas knows only pulses."""
+        pulse, now = self.pulse, time.monotonic()
+        is_barred = self.is_draining or self.away is not None
+        if pulse.is_draining is not is_barred:
+            pulse.drain(is_barred, now)
+        if pulse.slots != self.slots:
+            pulse.resize(self.slots, now)
 
     @property
-    def is_draining(self) -> bool:
-        """Whether it gets no new calls."""
-        return self.pulse.is_draining
+    def in_flight(self) -> int:
+        """Attempts that it works on for this process."""
+        return self.pulse.in_flight
 
     @property
-    def is_usable(self) -> bool:
-        """Whether a new call may go to it."""
+    def takes_calls(self) -> bool:
+        """Whether a new call may go to it now."""
         return not self.pulse.is_draining and self.pulse.breaker.is_ready(time.monotonic())
 
     @property
-    def is_away(self) -> bool:
+    def is_usable(self) -> bool:
+        """Whether it is known to be well."""
+        return not self.is_draining and self.trouble is None and self.away is None
+
+    @property
+    def ailment(self) -> Trouble | None:
+        """What an operator should know of it."""
+        return self.away or self.trouble or self.doubt
+
+    def may_learn(self, name: str) -> bool:
+        """Whether what it says of that field counts."""
+        return self.stated is None or name not in self.stated
+
+    def cut(self) -> None:
+        """End what it works on for this process, as if it had died."""
+        for exchange in list(self.exchanges):
+            exchange.cut()
+
+    @property
+    def is_unreachable(self) -> bool:
         """Whether the last that is known of it is that nobody could connect."""
         return self.fault == UpstreamUnavailable.code
 
@@ -74,25 +124,15 @@ class Replica:
 
     def answered(self) -> None:
         """It is there."""
-        self.trouble = None
-        self.fault = ""
+        if self.fault or self.trouble is not None:
+            self.trouble = None
+            self.fault = ""
 
-    def checked(self, words: str = "", fault: str = "") -> None:
-        """Somebody has asked how it is: well, or what is wrong."""
-        if words:
-            self.failed(words, fault)
-        else:
+    def found(self) -> None:
+        """Somebody has reached it who was not a call: the next call may go there at once."""
+        if self.is_unreachable:
             self.answered()
-        self.pulse.checked(not words, time.monotonic(), random.random())  # noqa: S311 - not for secrets
-
-    def drain(self, is_draining: bool = True) -> None:
-        """It gets no new calls from now on; or it does again."""
-        self.pulse.drain(is_draining, time.monotonic())
-
-    def resize(self, slots: int | None) -> None:
-        """It answers so many calls at the same time."""
-        self.slots = slots
-        self.pulse.resize(slots, time.monotonic())
+            self.pulse.checked(True, time.monotonic(), 0.5)
 
     @property
     def target(self) -> Target:
@@ -158,16 +198,14 @@ class Nobody:
 NOBODY = Nobody()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Deployment:
     """One configured way to serve a model: replicas that are as good as each other."""
 
     replicas: tuple[Replica, ...]
-    _own: Choice[Replica] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        own = Choice(random.random, (replica.pulse for replica in self.replicas))
-        object.__setattr__(self, "_own", own)  # frozen
+        self._own = Choice(random.random, (replica.pulse for replica in self.replicas))
 
     @property
     def choice(self) -> Choice[Replica]:
@@ -178,17 +216,19 @@ class Deployment:
         return next((home for home in homes if home is not None), self._own)
 
     @property
-    def is_usable(self) -> bool:
-        """Whether a new call may go to one of its replicas."""
-        return any(replica.is_usable for replica in self.replicas)
+    def takes_calls(self) -> bool:
+        """Whether a new call may go to one of its replicas now."""
+        return any(replica.takes_calls for replica in self.replicas)
 
     def slots(self, unknown: int) -> int:
         """Calls that its replicas answer at the same time; `unknown` of one that does not say.
 
-        Where none is usable all count: calls go there and fail, or find one that is back, instead of waiting.
+        Where none takes any all count that stay: calls go there and fail, or find one that is back, instead
+        of waiting.
         """
-        usable = [replica for replica in self.replicas if replica.is_usable]
-        return sum(replica.slots or unknown for replica in usable or self.replicas)
+        staying = [replica for replica in self.replicas if not replica.is_draining]
+        able = [replica for replica in staying if replica.takes_calls]
+        return sum(replica.slots or unknown for replica in able or staying)
 
 
 @dataclass
@@ -206,7 +246,12 @@ class Route:
 
     def __post_init__(self) -> None:
         self.users = 0  # calls that may still go to one of its replicas
-        self.replicas = tuple(replica for one in self.deployments for replica in one.replicas)
+        self.serve_by(self.deployments)
+
+    def serve_by(self, deployments: tuple[Deployment, ...]) -> None:
+        """These replicas answer from now on, also the calls that have the route and wait."""
+        self.deployments = deployments
+        self.replicas = tuple(replica for one in deployments for replica in one.replicas)
 
     def __enter__(self) -> Self:
         self.users += 1
@@ -216,17 +261,20 @@ class Route:
         self.users -= 1
 
     def slots(self, unknown: int) -> list[int]:
-        """Calls that each deployment answers at the same time: none for one without a usable replica, unless
-        they all are.
+        """Calls that each deployment answers at the same time: none where no replica takes calls, unless none
+        does anywhere.
         """
-        has_usable = any(deployment.is_usable for deployment in self.deployments)
-        return [one.slots(unknown) if one.is_usable or not has_usable else 0 for one in self.deployments]
+        able = [deployment.takes_calls for deployment in self.deployments]
+        return [
+            deployment.slots(unknown) if is_able or not any(able) else 0
+            for deployment, is_able in zip(self.deployments, able, strict=True)
+        ]
 
     @property
     def askable(self) -> list[Replica]:
         """The replicas that have a tokenizer, those first that are not in trouble."""
         able = (replica for replica in self.replicas if replica.tokenizer)
-        return sorted(able, key=lambda replica: (not replica.is_usable, replica.trouble is not None))
+        return sorted(able, key=lambda replica: (not replica.takes_calls, not replica.is_usable))
 
     @property
     def has_tokenizer(self) -> bool:

@@ -38,8 +38,8 @@ from .learning import learn
 from .replica import NOBODY, Replica, Route, Witness
 from .tokenizer import Tokenizer
 from .trouble import words_on
-from .watch import Watch, late
 
+LAST_S = 1.0  # for what follows the last event
 POLL_S = 0.1  # between two looks at a child of ours that is being restarted
 PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
 
@@ -54,19 +54,17 @@ class Deadlines:
 
 
 class Router:
-    """Turns a call into chunks. `clock` is monotonic, in seconds; `luck` in 0..1."""
+    """Turns a call into chunks. `luck` is in 0..1."""
+
+    # The loop's time too, without looking for the loop: Python 3.11 asks the kernel for that each time.
+    _clock = staticmethod(time.monotonic)
 
     def __init__(
-        self,
-        client: Client,
-        deadlines: Deadlines,
-        clock: Callable[[], float] = time.monotonic,
-        luck: Callable[[], float] = random.random,
+        self, client: Client, deadlines: Deadlines, luck: Callable[[], float] = random.random
     ) -> None:
         self._client = client
         self.deadlines = deadlines
         self.tokenizer = Tokenizer(client)
-        self._clock = clock
         self._luck = luck
         self._knocking = Knocking(client)
         self._hedges = Hedges()
@@ -74,7 +72,7 @@ class Router:
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return asyncio.get_running_loop().time() + self.deadlines.total_s
+        return self._clock() + self.deadlines.total_s
 
     def may_retry(self, route: Route) -> bool:
         """Whether a failed piece of a call may be tried again from the start; it is then spent."""
@@ -115,11 +113,12 @@ class Router:
                     yield chunk
                 if answer.is_whole:
                     break
-                answer.watch.wait(self.deadlines.next_chunk_s, ends_at)
-                answer.feed(await answer.exchange.read())
+                by = min(self._clock() + self.deadlines.next_chunk_s, ends_at)
+                answer.feed(await answer.exchange.read(by))
             answer.flight.end(self._clock(), answer.deltas)
             with suppress(SciBoxError):
-                await answer.rest()
+                # Read to the end, so that the connection can serve the next call.
+                await answer.exchange.read(min(self._clock() + LAST_S, ends_at))
         except PASSED_ON as error:
             replica = answer.flight.member
             replica.failed(words_on(error), error.code)
@@ -152,8 +151,8 @@ class Router:
                 answer = await self._try(way, flight, attempts.deployment)
             if answer is not None:
                 return answer
-            if asyncio.get_running_loop().time() >= ends_at:
-                raise attempts.failure or late()
+            if attempts.failure is not None and self._clock() >= ends_at:
+                raise attempts.failure
 
     async def _try(self, way: Way, flight: Flight[Replica], deployment: int) -> Answer | None:
         """One attempt; None: it has failed, and another may follow."""
@@ -178,7 +177,7 @@ class Router:
     async def _attempt(self, way: Way, flight: Flight[Replica], deployment: int) -> Answer:
         """Open an exchange and wait for the first chunk."""
         call, replica, deadlines = way.call, flight.member, self.deadlines
-        if replica.is_away and not replica.is_local:
+        if replica.is_unreachable and not replica.is_local:
             await self._knocking.knock(replica)
         await refuse_too_long(self.tokenizer, call, replica)
         if not way.attempts.is_poll:
@@ -192,33 +191,32 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
-        first_at = asyncio.get_running_loop().time() + deadlines.first_chunk_s
-        watch = Watch(exchange, min(first_at, way.ends_at) if call.stream else way.ends_at)
+        by = min(self._clock() + deadlines.first_chunk_s, way.ends_at) if call.stream else way.ends_at
+        replica.exchanges.add(exchange)
         try:
-            await exchange.open()
+            await exchange.open(by)
             if exchange.status != 200:
-                raise await _refusal(exchange)
+                raise await _refusal(exchange, by)
             if call.stream:
                 if not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
                     raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
-                answer = Answer(flight, exchange, watch, answers.Stream(sent.reading))
+                answer = Answer(flight, exchange, answers.Stream(sent.reading))
                 while not answer.has_begun:
-                    answer.feed(await exchange.read())
+                    answer.feed(await exchange.read(by))
                 flight.first_chunk(self._clock())
             else:
                 most_bytes = MAX_TEXT_BYTES if call.kind == "chat" else MAX_BODY_BYTES
-                chunk = answers.whole(await exchange.read_all(most_bytes), sent.reading)
-                answer = Answer.whole(flight, exchange, watch, chunk)
+                body = await exchange.read_all(by, most_bytes)
+                answer = Answer.whole(flight, exchange, answers.whole(body, sent.reading))
         except BaseException:
-            watch.close()
+            replica.exchanges.discard(exchange)
             exchange.close()
             raise
         return answer
 
 
-async def _refusal(exchange: Exchange) -> SciBoxError:
+async def _refusal(exchange: Exchange, by: float) -> SciBoxError:
     """What an error answer says, and when to come again."""
     told = exchange.header(b"retry-after"), exchange.header(b"retry-after-ms")
-    return answers.refusal(
-        exchange.status, await exchange.read_error(), retry_after.seconds(*told, time.time())
-    )
+    opens_in_s = retry_after.seconds(*told, time.time())
+    return answers.refusal(exchange.status, await exchange.read_error(by), opens_in_s)

@@ -6,6 +6,7 @@ An engine answers in its HTTP threads: no slot, no queue, no ticket. No tokenize
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -23,7 +24,6 @@ from scibox.wire.completions import face as completions
 from scibox.wire.tokenize import Tokens, Wanted
 
 from .replica import Replica, Route
-from .watch import Watch
 
 T = TypeVar("T")
 
@@ -76,10 +76,10 @@ class Tokenizer:
         exchange = self._client.exchange(
             replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
         )
-        watch = Watch(exchange, asyncio.get_running_loop().time() + DEADLINE_S)
+        by = time.monotonic() + DEADLINE_S
         try:
-            await exchange.open()
-            answer = await exchange.read_all()
+            await exchange.open(by)
+            answer = await exchange.read_all(by)
             if exchange.status != 200:
                 if _OUT_OF_VOCABULARY in answer:
                     raise InvalidRequest(
@@ -90,7 +90,6 @@ class Tokenizer:
                 raise refusal
             return answer
         finally:
-            watch.close()
             exchange.close()
 
 

@@ -15,7 +15,9 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from scibox.core.errors import (
     ContextTooLong,
@@ -23,11 +25,13 @@ from scibox.core.errors import (
     SciBoxError,
     UpstreamBroken,
     UpstreamLost,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from scibox.core.packing import pack
 from scibox.core.types import Call, Chunk, Content, Embedding, Usage, Vector
 from scibox.store.vectors import VectorCache
+from scibox.upstream.connection import LATE
 from scibox.wire import embeddings
 
 from .contents import content_of
@@ -35,7 +39,6 @@ from .lengths import Lengths, Measured
 from .replica import NOBODY, Route, Witness
 from .router import Router
 from .spread import spread
-from .watch import until
 
 ATTEMPTS = 3  # of one sub-call; each may try every replica
 DELAY_S = 0.25  # before the second; then twice as long
@@ -93,9 +96,12 @@ class Vectors:
         task = call.embedding
         assert task is not None
         _refuse_dimensions(task, route.card.dimensions, route)
-        async with until(self._router.ends_at()):
-            job = _Job(call, route, first, witness)
-            vectors, shortened, cached_tokens = await self._embed_all(job, task)
+        job = _Job(call, route, first, witness)
+        try:
+            async with asyncio.timeout_at(self._router.ends_at()):
+                vectors, shortened, cached_tokens = await self._embed_all(job, task)
+        except TimeoutError:
+            raise UpstreamTimeout(LATE, retry_after_s=5) from None
         width = len(vectors[0].floats) // 4
         _refuse_dimensions(task, width, route)
         usage = Usage(sum(vector.prompt_tokens for vector in vectors), cached_tokens=cached_tokens)

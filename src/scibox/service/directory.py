@@ -40,11 +40,15 @@ class Directory:
         self._upstream_slots = upstream_slots
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
-        self._known: dict[str, Route] = (former._known if former else {}) | self._routes
+        self._ever: dict[str, Route] = (former._ever if former else {}) | self._routes
 
     def slots(self, model: str) -> list[int]:
-        """Calls that each deployment of a model answers at the same time, as far as is known now."""
-        return self._known[model].slots(self._upstream_slots)
+        """Calls that each deployment of a model answers at the same time, as far as is known now.
+
+        Where every replica is being drained calls are told so at once, instead of waiting for nobody.
+        """
+        slots = self._ever[model].slots(self._upstream_slots)
+        return slots if any(slots) else [self._upstream_slots] * len(slots)
 
     @property
     def names(self) -> Collection[str]:
@@ -86,7 +90,7 @@ class Directory:
             if other is not route
             and other.card.kind == route.card.kind
             and key.may_use(name)
-            and not all(replica.trouble for replica in other.replicas)
+            and any(replica.is_usable for replica in other.replicas)
         ]
 
     def splitting_route(self, key: Key, name: str) -> Route:

@@ -1,6 +1,6 @@
 """The upstream of the comparison: a server that answers at once with bytes that are ready.
 
-    python bench/gateway/mock.py PORT
+    python bench/gateway/model_server.py PORT [SECONDS]
 
 It parses as little of a request as it can, since it shares a core with the load: where a gateway is measured,
 this must not be what is measured. Chat, whole or as a stream (an event each 10 ms, each a chunk of its own; as
