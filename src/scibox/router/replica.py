@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
+from urllib.parse import quote
 
 from scibox.core.errors import UpstreamUnavailable
 from scibox.core.pulse import Pulse
@@ -24,6 +25,7 @@ from scibox.wire.orders import Target
 from .trouble import Trouble
 
 UpstreamKind = Literal["vllm", "sglang", "llama", "ollama", "tei", "litellm", "scibox", "openai"]
+Headers = tuple[tuple[bytes, bytes], ...]
 _OF_PULSE = frozenset({"slots", "is_draining", "away"})
 LEARNT = ("context", "dialect", "slots")  # what a server of others may say of itself, and others may not
 
@@ -245,6 +247,9 @@ class Route:
     hedge_after_s: float | None = None  # without a first chunk, after which another replica is asked too
 
     def __post_init__(self) -> None:
+        name = self.card.name
+        named = name.encode() if name.isascii() else quote(name).encode()
+        self.headers: Headers = ((b"x-scibox-model", named),)  # of its answers
         self.users = 0  # calls that may still go to one of its replicas
         self.serve_by(self.deployments)
 

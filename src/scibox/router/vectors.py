@@ -90,7 +90,12 @@ class Vectors:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def stream(
-        self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
+        self,
+        call: Call,
+        route: Route,
+        first: int = 0,
+        witness: Witness = NOBODY,
+        ends_at: float | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """The answer as one chunk, or an error; nothing in between."""
         task = call.embedding
@@ -98,7 +103,7 @@ class Vectors:
         _refuse_dimensions(task, route.card.dimensions, route)
         job = _Job(call, route, first, witness)
         try:
-            async with asyncio.timeout_at(self._router.ends_at()):
+            async with asyncio.timeout_at(self._router.ends_at() if ends_at is None else ends_at):
                 vectors, shortened, cached_tokens = await self._embed_all(job, task)
         except TimeoutError:
             raise UpstreamTimeout(LATE, retry_after_s=5) from None

@@ -82,6 +82,12 @@ class Directory:
             raise self._unable(key, call, route.card)
         return route
 
+    def stand_in(self, key: Key, call: Call, name: str) -> Route | None:
+        """A model that may answer in place of the call's; None where this key, or this call, may not go."""
+        route = self._routes.get(name)
+        is_able = route is not None and key.may_use(name) and route.card.kind in _ABLE[call.kind]
+        return route if is_able else None
+
     def others(self, key: Key, route: Route) -> list[str]:
         """What the key may use instead: models of the same kind that are not known to be ill."""
         return [

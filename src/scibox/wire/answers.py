@@ -31,6 +31,7 @@ from .clean import Clean
 from .constraints.guard import Guard
 from .llama.called import Calls
 from .llama.tidy import Tidy
+from .named import Named
 from .orders import Reading
 from .reasoning import MARKS, Reasoning
 from .resuming.joiner import Joiner
@@ -233,6 +234,8 @@ def filters(reading: Reading) -> list[Filter]:
         stages.append(Reasoning(reading.thinking, reading.choices, reading.has_stop_words))
     if undo is not None and undo.calls != "none":
         stages.append(Calls(is_forced=undo.calls == "all"))
+    if reading.named:
+        stages.append(Named(reading.named))
     return stages
 
 
@@ -280,6 +283,7 @@ def _is_plain(body: bytes, answer: _Answer, reading: Reading) -> bool:
     return (
         reading.undo is None
         and not reading.grammar
+        and not reading.named
         and reading.thinking != "opened"
         and body.isascii()
         and not any(mark in body for mark in (b"\\u", *MARKS))
