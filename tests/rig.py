@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import msgspec
 
 from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import OperatorError
+from scibox.core.errors import ModelNotFound, NotFound, OperatorError
 from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -27,11 +28,12 @@ from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, unavailable
 from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
+from scibox.http.ending import Ending
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.ledger.journal import Journal
 from scibox.ledger.reports import Reports
-from scibox.router.replica import EmbeddingRules, Replica, Route
+from scibox.router.replica import Deployment, EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
 from scibox.service.admin import Admin
@@ -55,6 +57,7 @@ from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.replicas import AdminReplica, AdminReplicaList, AdminReplicaRemoved, NewReplicaRequest
 from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
@@ -151,6 +154,32 @@ class Models:
 
     def conditions(self) -> list[Condition]:
         return []
+
+
+class OneReplica:
+    """A fleet for a rig: it has no configuration to add to, and one replica that is told of, "rep_rig"."""
+
+    def __init__(self) -> None:
+        self._replica = AdminReplica(
+            "rep_rig", "chatty", 0, "http://gpu1:8000/v1", None, "ready", False, 0, 8, 8192, "vllm", None
+        )
+
+    async def listed(self) -> AdminReplicaList:
+        return AdminReplicaList([self._replica])
+
+    async def add(self, asked: NewReplicaRequest) -> AdminReplica:
+        raise ModelNotFound("a rig has no configuration", param="model")
+
+    async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
+        return msgspec.structs.replace(self._find(replica_id), state="draining" if is_draining else "ready")
+
+    async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
+        return AdminReplicaRemoved(self._find(replica_id).id, 0)
+
+    def _find(self, replica_id: str) -> AdminReplica:
+        if replica_id != self._replica.id:
+            raise NotFound("a rig has one replica that is told of, rep_rig")
+        return self._replica
 
 
 async def reload() -> Reloaded:
@@ -252,15 +281,15 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
             before = (dead,) if fallback else ()
             routes = [
-                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), alone(*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (*before, vectors),
+                    alone(*before, vectors),
                     rules or EmbeddingRules(),
                 ),
-                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), alone(vectors))] if ranker else ()),
                 *(
-                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))]
+                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), alone(replace(chatty)))]
                     if second
                     else ()
                 ),
@@ -311,7 +340,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
-                ending=asyncio.Event(),
+                fleet=OneReplica(),
+                ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
@@ -358,3 +388,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 sql.close()
                 office.close()
                 store.close()
+
+
+def alone(*replicas: Replica) -> tuple[Deployment, ...]:
+    """A deployment of each."""
+    return tuple(Deployment((replica,)) for replica in replicas)
