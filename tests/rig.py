@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import msgspec
 
 from scibox.core import secret
 from scibox.core.conditions import Condition
@@ -155,20 +156,30 @@ class Models:
         return []
 
 
-class Nobodies:
-    """A fleet for a rig, which has no configuration to add to."""
+class OneReplica:
+    """A fleet for a rig: it has no configuration to add to, and one replica that is told of, "rep_rig"."""
+
+    def __init__(self) -> None:
+        self._replica = AdminReplica(
+            "rep_rig", "chatty", 0, "http://gpu1:8000/v1", None, "ready", False, 0, 8, 8192, "vllm", None
+        )
 
     async def listed(self) -> AdminReplicaList:
-        return AdminReplicaList([])
+        return AdminReplicaList([self._replica])
 
     async def add(self, asked: NewReplicaRequest) -> AdminReplica:
         raise ModelNotFound("a rig has no configuration", param="model")
 
     async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
-        raise NotFound("a rig has no replicas that are known by an id")
+        return msgspec.structs.replace(self._find(replica_id), state="draining" if is_draining else "ready")
 
     async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
-        raise NotFound("a rig has no replicas that are known by an id")
+        return AdminReplicaRemoved(self._find(replica_id).id, 0)
+
+    def _find(self, replica_id: str) -> AdminReplica:
+        if replica_id != self._replica.id:
+            raise NotFound("a rig has one replica that is told of, rep_rig")
+        return self._replica
 
 
 async def reload() -> Reloaded:
@@ -329,7 +340,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
-                fleet=Nobodies(),
+                fleet=OneReplica(),
                 ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,
