@@ -16,7 +16,7 @@ import httpx
 from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import ModelNotFound, NotFound, OperatorError
+from scibox.core.errors import OperatorError
 from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -156,19 +156,21 @@ class Models:
 
 
 class Nobodies:
-    """A fleet for a rig, which has no configuration to add to."""
+    """A fleet for a rig, which has no configuration to add to: one replica that nothing changes."""
+
+    own = AdminReplica("rep_rig", "chatty", 0, None, "fake", "ready", False, 0, None, None, None, None)
 
     async def listed(self) -> AdminReplicaList:
-        return AdminReplicaList([])
+        return AdminReplicaList([self.own])
 
     async def add(self, asked: NewReplicaRequest) -> AdminReplica:
-        raise ModelNotFound("a rig has no configuration", param="model")
+        return self.own
 
     async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
-        raise NotFound("a rig has no replicas that are known by an id")
+        return self.own
 
     async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
-        raise NotFound("a rig has no replicas that are known by an id")
+        return AdminReplicaRemoved(replica_id, 0)
 
 
 async def reload() -> Reloaded:

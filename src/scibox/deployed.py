@@ -247,7 +247,7 @@ class Deployed:
         self._mark()
 
     def members(self) -> list[AdminReplica]:
-        """Every replica that is there, as operators see it."""
+        """Every replica that takes calls or has some left, as operators see it."""
         found = [
             self._member(way, index)
             for name in self.plan.deployments
@@ -255,7 +255,12 @@ class Deployed:
             for way in ways
         ]
         wanted = set(self.plan)
-        return found + [self._member(way, None) for way in self._standing if way not in wanted]
+        leaving = [
+            way
+            for way, standing in self._standing.items()
+            if way not in wanted and self._running(way, standing.replica)
+        ]
+        return found + [self._member(way, None) for way in leaving]
 
     def replica(self, way: Way) -> Replica:
         """The one that was begun for it."""
@@ -380,7 +385,7 @@ class Deployed:
         deployment = way.deployment
         if deployment.url is not None:
             replica = Replica(
-                address=Address.parse(deployment.url),
+                address=replace(Address.parse(deployment.url), headers=_headers(deployment)),
                 model=deployment.upstream_model or way.model,
                 secret=way.secret,
                 id=way.id,
@@ -491,6 +496,11 @@ def _upstream_secret(deployment: Deployment) -> str | None:
                 f"The upstream key cannot be read from {deployment.upstream_key_file}: {error.strerror}."
             ) from error
     return None
+
+
+def _headers(deployment: Deployment) -> tuple[tuple[str, str], ...]:
+    named = {"openai-organization": deployment.organization, "openai-project": deployment.project}
+    return tuple((name, value) for name, value in named.items() if value)
 
 
 def _cores() -> int:

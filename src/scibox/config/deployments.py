@@ -22,7 +22,10 @@ UNDERSTOOD: Mapping[str, frozenset[str]] = {
     "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch", "pooling", "count"}),
     "embedder": frozenset({"engine", "weights", "threads", "batch_tokens", "count"}),
     "fake": frozenset({"engine", "slots", "context", "count"}),
-    "url": frozenset({"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
+    "url": frozenset(
+        {"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}
+        | {"organization", "project"}
+    ),
 }
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")
 
@@ -121,6 +124,10 @@ def _with_url(found: Deployment, place: Where, reader: Reader) -> Deployment:
     wrong = _wrong_with(url)
     if wrong:
         reader.report.add((*place, "url"), f"url {found.url!r} {wrong}")
+    for name in ("organization", "project"):
+        value = getattr(found, name)
+        if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+            reader.report.add((*place, name), f"{name} must be printable ASCII without spaces")
     return replace(found, url=url)
 
 

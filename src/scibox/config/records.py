@@ -175,6 +175,8 @@ class Deployment:
     upstream_model: str | None = None
     upstream_key_env: str | None = None
     upstream_key_file: Path | None = None
+    organization: str | None = None  # for OpenAI's headers of these names
+    project: str | None = None
     dialect: Dialect | None = None  # None: what the upstream says of itself
     count: Replicas = 1  # children of the engine
     replicas: tuple[Deployment, ...] = ()  # else it is its own only one

@@ -3,7 +3,8 @@
 By the servers' own documents: vLLM and SGLang tell `max_model_len` in the list; SGLang its slots in
 `/get_server_info`, vLLM in `/server_info` where it runs in development mode; llama-server in `/props`;
 Ollama the context in `/api/ps` once it has loaded the model, else in `/api/show`; LiteLLM in `/model/info`;
-text-embeddings-inference has no list, and all of it in `/info`.
+text-embeddings-inference has no list, and all of it in `/info`; SciBox the calls that a key may have at the
+same time in `/v1/key`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _Model(Struct):
     max_model_len: int | None = None  # vLLM, SGLang, SciBox
     context_length: int | None = None
     meta: _Meta | None = None
+    kind: str | None = None  # only SciBox says it
 
 
 class _Models(Struct):
@@ -123,6 +125,15 @@ class _TeiInfo(Struct):
     max_input_length: int
     max_concurrent_requests: int | None = None
     max_client_batch_size: int | None = None
+
+
+class _Limit(Struct):
+    limit: str
+    amount: int
+
+
+class _Key(Struct):
+    limits: list[_Limit] = field(default_factory=list)
 
 
 class _LitellmFacts(Struct):
@@ -190,6 +201,8 @@ async def _recognise(
     if replica.address.host == OPENAI:
         return "openai"
     owners = [one.owned_by for one in ([own] if own else listed.data if listed else [])]
+    if any(one.kind in {"chat", "embedding", "rerank"} for one in (listed.data if listed else [])):
+        return "scibox"
     for owner in owners:
         if (kind := OWNERS.get((owner or "").lower())) is not None:
             return kind
@@ -215,6 +228,10 @@ async def _ask_more(client: Client, replica: Replica) -> None:
             await _ask_sglang(client, replica)
         case "ollama":
             await _ask_ollama(client, replica)
+        case "scibox":
+            if key := await _told(client, replica, "/v1/key", _Key):
+                limits = [one.amount for one in key.limits if one.limit == "calls_in_flight"]
+                _learn(replica, slots=min(limits, default=None))
         case "tei":
             if tei := await _told(client, replica, "/info", _TeiInfo):
                 _learn(replica, context=tei.max_input_length, slots=tei.max_concurrent_requests)
