@@ -229,7 +229,7 @@ async def test_the_key_that_a_server_quotes_reaches_nobody() -> None:
 
     async with rig(remote=True) as r:
         for status in (400, 401, 404, 422, 429, 500, 503):
-            quoted = '{"error":{"message":"Incorrect API key provided: upstream-secret."}}'
+            quoted = b'{"error":{"message":"Incorrect API key provided: upstream-secret."}}'
             r.engine.script = Script(status=status, body=quoted)
             for stream in (False, True):
                 answer = await r.client.post("/v1/chat/completions", json={**CHAT, "stream": stream})

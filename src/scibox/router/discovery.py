@@ -200,20 +200,24 @@ async def _recognise(
     """What kind of server it is, None where it does not say."""
     if replica.address.host == OPENAI:
         return "openai"
-    owners = [one.owned_by for one in ([own] if own else listed.data if listed else [])]
-    if any(one.kind in {"chat", "embedding", "rerank"} for one in (listed.data if listed else [])):
-        return "scibox"
-    for owner in owners:
-        if (kind := OWNERS.get((owner or "").lower())) is not None:
-            return kind
-    if replica.kind is not None:
-        return replica.kind
-    if replica.dialect is not None and not replica.may_learn("dialect") and replica.dialect != "openai":
+    known = _said(listed, own) or replica.kind
+    if known is not None:
+        return known
+    if replica.dialect in {"llama", "vllm"} and not replica.may_learn("dialect"):
         return "llama" if replica.dialect == "llama" else "vllm"
     if listed is None:
         return "tei" if await _told(client, replica, "/info", _TeiInfo) else None
     status, body = await _get(client, replica, f"{replica.address.root}/health/liveliness")
     return "litellm" if status == 200 and b"alive" in body else None
+
+
+def _said(listed: _Models | None, own: _Model | None) -> UpstreamKind | None:
+    """What the list says of its server."""
+    models = listed.data if listed else []
+    if any(one.kind in {"chat", "embedding", "rerank"} for one in models):
+        return "scibox"
+    kinds = (OWNERS.get((one.owned_by or "").lower()) for one in ([own] if own else models))
+    return next((kind for kind in kinds if kind is not None), None)
 
 
 async def _ask_more(client: Client, replica: Replica) -> None:
