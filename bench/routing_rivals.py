@@ -29,7 +29,7 @@ class RoundRobin(Blind):
 
     def _pick(self, now: float, marked: list[int], size: int, avoid: Any) -> tuple[Pulse[Server] | None, int]:
         if self._turn is None:
-            self._turn = itertools.cycle(sorted(self._pulses, key=lambda pulse: id(pulse.member)))
+            self._turn = itertools.cycle(list(self._free))
         for pulse in itertools.islice(self._turn, len(self)):
             if pulse._bag is self._free and pulse.member not in avoid:
                 return pulse, 0
@@ -57,7 +57,7 @@ class Hashed(Blind):
         if self._ring is None:
             luck = random.Random(7)
             self._ring = sorted(
-                ((luck.getrandbits(32), pulse) for pulse in self._pulses for _ in range(20)),
+                ((luck.getrandbits(32), pulse) for pulse in self._free for _ in range(20)),
                 key=lambda p: p[0],
             )
         most = 1.25 * (sum(pulse.in_flight for pulse in self._pulses) + 1) / len(self)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import msgspec
 
 from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import OperatorError
+from scibox.core.errors import ModelNotFound, NotFound, OperatorError
 from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -155,22 +156,30 @@ class Models:
         return []
 
 
-class Nobodies:
-    """A fleet for a rig, which has no configuration to add to: one replica that nothing changes."""
+class OneReplica:
+    """A fleet for a rig: it has no configuration to add to, and one replica that is told of, "rep_rig"."""
 
-    own = AdminReplica("rep_rig", "chatty", 0, None, "fake", "ready", False, 0, None, None, None, None)
+    def __init__(self) -> None:
+        self._replica = AdminReplica(
+            "rep_rig", "chatty", 0, "http://gpu1:8000/v1", None, "ready", False, 0, 8, 8192, "vllm", None
+        )
 
     async def listed(self) -> AdminReplicaList:
-        return AdminReplicaList([self.own])
+        return AdminReplicaList([self._replica])
 
     async def add(self, asked: NewReplicaRequest) -> AdminReplica:
-        return self.own
+        raise ModelNotFound("a rig has no configuration", param="model")
 
     async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
-        return self.own
+        return msgspec.structs.replace(self._find(replica_id), state="draining" if is_draining else "ready")
 
     async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
-        return AdminReplicaRemoved(replica_id, 0)
+        return AdminReplicaRemoved(self._find(replica_id).id, 0)
+
+    def _find(self, replica_id: str) -> AdminReplica:
+        if replica_id != self._replica.id:
+            raise NotFound("a rig has one replica that is told of, rep_rig")
+        return self._replica
 
 
 async def reload() -> Reloaded:
@@ -331,7 +340,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
-                fleet=Nobodies(),
+                fleet=OneReplica(),
                 ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,

@@ -1,7 +1,8 @@
-"""What a gateway in between costs: SciBox beside nginx (the limit), vLLM's router and LiteLLM; direct access is zero.
+"""What a gateway in between costs: SciBox beside nginx (the limit), vLLM's router and LiteLLM.
 
     python bench/gateway [--rounds 3] [--seconds 4] [--only nginx,scibox] [--write docs/benchmarks.md]
 
+Direct access is zero; "bare relay" is the least that a gateway in Python can do (relay.py).
 One core for the gateways, of which one at a time works; the other for the mock upstream and the load. nginx is
 Debian's (`apt-get install nginx-light`); vLLM's router and LiteLLM are installed from PyPI into environments below
 --cache, and left out where that is not possible. SciBox runs as an operator runs it, with everything on: a key
@@ -16,8 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import itertools
-import json
 import os
 import statistics
 import sys
@@ -31,50 +30,14 @@ import load
 import report
 import tree
 import uvloop
+from asked import EVENTS, chat, embeddings, stream
 from gateways import Gateway, Missing
-from model_server import MODEL
+from model_server import PACE_S
 
 CONNECTIONS = 32
 STREAMS = 64
-EVENTS = 200  # of each stream: two seconds
 PACED_PER_S = 500
 SLOW_PER_S = 10  # of a gateway that cannot do that
-TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " * 4
-_numbers = itertools.count()
-
-
-def _request(gateway: Gateway, path: str, body: bytes) -> bytes:
-    head = (
-        f"POST /v1{path} HTTP/1.1\r\nhost: 127.0.0.1:{gateway.port}\r\nuser-agent: bench\r\n"
-        f"accept: application/json\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {gateway.secret}\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def chat(gateway: Gateway) -> Callable[[], bytes]:
-    messages = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": TEXT}]
-    body = {"model": MODEL, "messages": messages, "max_tokens": 64, "temperature": 0}
-    whole = _request(gateway, "/chat/completions", json.dumps(body).encode())
-    return lambda: whole
-
-
-def stream(gateway: Gateway) -> Callable[[], bytes]:
-    messages = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": TEXT}]
-    options = {"stream": True, "stream_options": {"include_usage": True}}
-    body = {"model": MODEL, "messages": messages, "max_tokens": EVENTS, **options}
-    whole = _request(gateway, "/chat/completions", json.dumps(body).encode())
-    return lambda: whole
-
-
-def embeddings(gateway: Gateway) -> Callable[[], bytes]:
-    """Two texts that nobody has sent before: SciBox would remember their vectors."""
-    name = MODEL if gateway.name in {"nginx", "vLLM router", "direct"} else f"{MODEL}-vectors"
-    body = {"model": name, "input": [f"@@@@@@@@@@@@ {TEXT}"] * 2, "encoding_format": "base64"}
-    before, between, after = _request(gateway, "/embeddings", json.dumps(body).encode()).split(
-        b"@@@@@@@@@@@@"
-    )
-    return lambda: b"%s%012d%s%012d%s" % (before, next(_numbers), between, next(_numbers), after)
 
 
 class Bench:
@@ -114,7 +77,7 @@ class Bench:
     async def _streams(self, seconds: float) -> None:
         count = 4 if self.is_slow else STREAMS
         before = self._cpu_s()
-        taken = await load.streams(self.gateway.port, stream(self.gateway), count, EVENTS, seconds)
+        taken = await load.streams(self.gateway.port, stream(self.gateway), count, EVENTS, seconds, PACE_S)
         self.found["chunk_us"].append(1e6 * (self._cpu_s() - before) / taken.events)
         self.found["first_p50_ms"].append(1e3 * quantile(taken.first_s, 0.5))
         self.found["dropped"].append(taken.missing)
@@ -139,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", default="nginx,scibox,vllm,litellm")
+    parser.add_argument("--only", default="nginx,relay,scibox,vllm,litellm")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
@@ -152,6 +115,7 @@ def main() -> None:
         benches = [Bench(Gateway("direct", "", port, 0))]
         starts: dict[str, Callable[[], contextlib.AbstractContextManager[Gateway]]] = {
             "nginx": lambda: gateways.nginx(folder, port),
+            "relay": lambda: gateways.relay(folder, port),
             "scibox": lambda: gateways.scibox(folder, port),
             "vllm": lambda: gateways.vllm_router(folder, port, cache),
             "litellm": lambda: gateways.litellm(folder, port, cache),

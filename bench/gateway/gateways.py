@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -21,7 +22,9 @@ from model_server import MODEL
 
 from scibox import __version__ as scibox_version
 
-CORE, OTHER_CORE = 0, 1  # of the gateways; of the mock upstream and the load
+CORE, OTHER_CORE = (sorted(os.sched_getaffinity(0)) * 2)[
+    :2
+]  # of the gateways; of the mock upstream and the load
 SKIPPED_S = 900.0
 
 
@@ -135,6 +138,16 @@ def nginx(folder: Path, upstream_port: int) -> Iterator[Gateway]:
     with process([program, "-p", str(folder), "-c", str(config)], CORE, log) as running:
         until(lambda: answers(port), running, log)
         yield Gateway("nginx", version.rpartition("/")[2].strip(), port, running.pid)
+
+
+@contextlib.contextmanager
+def relay(folder: Path, upstream_port: int) -> Iterator[Gateway]:
+    """The least that a gateway in Python does."""
+    port, log = free_port(), folder / "relay.log"
+    program = str(Path(__file__).with_name("relay.py"))
+    with process([sys.executable, program, str(port), str(upstream_port)], CORE, log) as running:
+        until(lambda: answers(port), running, log)
+        yield Gateway("bare relay", f"Python {platform.python_version()}", port, running.pid)
 
 
 _SCIBOX = """

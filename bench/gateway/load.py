@@ -215,8 +215,13 @@ async def paced(port: int, request: Request, per_s: float, seconds: float, count
     return taken
 
 
-async def streams(port: int, request: Request, count: int, events: int, seconds: float) -> Taken:
-    """`count` streams at a time, each followed by the next; every stream should have so many events."""
+async def streams(  # noqa: PLR0917 - a bench
+    port: int, request: Request, count: int, events: int, seconds: float, pace_s: float
+) -> Taken:
+    """`count` streams at a time, each followed by the next; every stream should have so many events.
+
+    An event of each comes every `pace_s`; they begin one after the other, until half of the first has come.
+    """
     pool = await connections(port, count)
     taken, loop = Taken(), asyncio.get_running_loop()
     ended = loop.create_future()
@@ -237,9 +242,9 @@ async def streams(port: int, request: Request, count: int, events: int, seconds:
         if not running and not ended.done():
             ended.set_result(None)
 
-    for number, connection in enumerate(pool):  # not all in one turn of the loop
-        loop.call_later(number * 0.01 / count, connection.ask, request(), done)
-    await _guarded(ended, seconds + LOST_S + events * 0.05)
+    for number, connection in enumerate(pool):  # streams of callers who know nothing of each other
+        loop.call_later(number * events * pace_s / 2 / count, connection.ask, request(), done)
+    await _guarded(ended, seconds + LOST_S + 3 * events * pace_s)
     taken.seconds = time.perf_counter() - began
     for connection in pool:
         connection.close()

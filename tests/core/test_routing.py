@@ -169,6 +169,32 @@ def test_an_active_check_that_fails_often_opens_and_one_that_succeeds_lets_a_cal
     assert begin(choice, 100.1).member == 0
 
 
+def test_a_probe_that_is_out_is_not_announced_as_a_next_try() -> None:
+    choice, pulses = choice_of(8)
+    break_down(choice, pulses[0], 100.0)
+    pulses[0].checked(True, 100.1, 0.5)  # earlier than it was first said
+
+    begin(choice, 100.1)
+
+    assert choice.wait_s(100.1) == math.inf
+    assert choice.begin(150.0) is None
+
+
+def test_a_stream_that_was_once_the_probe_does_not_judge_the_next_one() -> None:
+    choice, pulses = choice_of(8)
+    break_down(choice, pulses[0], 100.0)
+    first = begin(choice, 102.0)
+    first.first_chunk(102.0)
+    break_down(choice, pulses[0], 110.0)
+    second = begin(choice, 120.0)
+
+    first.fail(121.0, 0.5)
+    assert pulses[0].breaker.state is State.HALF_OPEN
+
+    second.first_chunk(122.0)
+    assert pulses[0].breaker.state is State.CLOSED
+
+
 def test_an_end_that_is_said_twice_counts_once() -> None:
     choice, pulses = choice_of(8)
     flight = begin(choice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from .types import Ending, Kind, Usage
+from .types import NO_USAGE, Ending, Kind, Usage
 
 
 class Entry(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -25,7 +25,7 @@ class Entry(Struct, frozen=True, omit_defaults=True, gc=False):
     code: str = ""  # of the error that ended it
     stream: bool = False
     is_background: bool = False
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     delivered_tokens: int = 0
     is_estimate: bool = False
     texts: int = 0  # embedded or ranked

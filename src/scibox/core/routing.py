@@ -1,11 +1,11 @@
 """Which replica of a deployment a call goes to.
 
 Of two replicas drawn at random, and those that have read the beginning of the prompt before, the one where
-the call costs least: calls in flight relative to slots, and what is to be read of the prompt, times how
-much slower than its peers the replica is of late (`Pulse.slowness`). Two random choices come close to the
-least loaded one of all without looking at all of them (Mitzenmacher, 2001), and do not send everybody to
-the same one; latency beside calls in flight is what finds a slow machine (Wydrowski et al., "Load is not
-what you should balance", NSDI'24). What was measured, and where the constants come from: docs/routing.md.
+the call costs least: calls in flight and bytes that wait to be read, relative to slots, times how much
+slower than its peers the replica is of late (`Pulse.slowness`). Two random choices come close to the least
+loaded one of all without looking at all of them (Mitzenmacher, 2001), and do not send everybody to the same
+one; latency beside calls in flight is what finds a slow machine (Wydrowski et al., "Load is not what you
+should balance", NSDI'24). What was measured, and where the constants come from: docs/routing.md.
 
 Never to one that drains or whose breaker or door is closed to calls; beyond its slots only when no other
 has room.
@@ -30,9 +30,7 @@ BYTES_PER_PLACE = 1_024.0  # so much of a prompt to read costs as much as one mo
 LOOKED_AT = 2  # of those that hold the beginning
 LOOK_AGAIN_S = 3.0  # a slow one that has had no call for so long is looked at again
 LOOK_SHARE = 0.1  # but by no more than this part of the calls that it was drawn for
-CALLS_PER_PROBE = (
-    9  # calls between two that are risked on a replica that had failed: half of what retries may cost
-)
+CALLS_PER_PROBE = 9  # between two that are risked on one that had failed: half of what retries may cost
 
 
 class Choice(Generic[M]):

@@ -50,6 +50,9 @@ class Usage(Struct, frozen=True, gc=False):
     reasoning_tokens: int = 0
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A team or person: the unit of fairness. Twice the weight is twice the share of a busy model."""

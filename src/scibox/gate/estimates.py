@@ -36,19 +36,22 @@ class _Length:
         self.mean += (tokens - self.mean) / 8
 
 
-class Estimates:
-    """Of all models and owners."""
+class Known:
+    """What is known of the calls of one owner on one model; parts of it are those of all its callers."""
 
-    def __init__(self) -> None:
-        self._texts: dict[str, _Text] = {}
-        self._lengths: dict[tuple[str, str], _Length] = {}  # owner ("": all of them) and model
+    __slots__ = ("_of_all", "_own", "_text")
 
-    def prompt_tokens(self, model: str, call: Call) -> int:
+    def __init__(self, text: _Text, of_all: _Length) -> None:
+        self._text = text
+        self._of_all = of_all
+        self._own: _Length | None = None  # none of its calls has ended
+
+    def prompt_tokens(self, call: Call) -> int:
         """LLM tokens of a call's prompt or texts, at least 1."""
-        known = self._texts.get(model) or _Text()
-        return max(1, round(_size(call) * known.tokens / known.bytes) + _around(call))
+        text = self._text
+        return max(1, round(_size(call) * text.tokens / text.bytes) + _around(call))
 
-    def completion_tokens(self, owner: str, model: str, call: Call, room: int | None) -> int:
+    def completion_tokens(self, call: Call, room: int | None) -> int:
         """What a call reserves for its answers: what the caller allows, else a little more than usual.
 
         `room` is what the context leaves for each of them, None where that is not known.
@@ -57,33 +60,45 @@ class Estimates:
             return 0
         each = call.max_tokens
         if each is None:
-            known = self._lengths.get((owner, model)) or self._lengths.get(("", model)) or _Length()
+            known = self._own or self._of_all
             each = max(LEAST_COMPLETION, round(known.mean + 2 * known.deviation))
-        if room is not None:
-            each = min(each, max(1, room))
+        if room is not None and each > room:
+            each = max(1, room)
         return each * call.n
 
-    def learn(self, owner: str, model: str, call: Call, usage: Usage) -> None:
+    def learn(self, call: Call, usage: Usage) -> None:
         """What an engine has counted for a whole answer."""
         size, tokens = _size(call), usage.prompt_tokens - _around(call)
         if size and tokens > 0:
-            text = self._texts.get(model)
-            if text is None:
-                text = self._texts[model] = _Text()
+            text = self._text
             text.bytes = text.bytes * 0.98 + size
             text.tokens = text.tokens * 0.98 + tokens
         if call.kind == "chat":
             tokens = usage.completion_tokens // call.n
-            of_all = self._lengths.get(("", model))
-            if of_all is None:
-                of_all = self._lengths["", model] = _Length()
-            own = self._lengths.get((owner, model))
-            if own is None:
-                own = self._lengths[owner, model] = _Length(of_all.mean, of_all.deviation)
-                if len(self._lengths) > MOST_KNOWN:
-                    del self._lengths[next(iter(self._lengths))]
-            of_all.learn(tokens)
-            own.learn(tokens)
+            if self._own is None:
+                self._own = _Length(self._of_all.mean, self._of_all.deviation)
+            self._of_all.learn(tokens)
+            self._own.learn(tokens)
+
+
+class Estimates:
+    """Of all models and owners."""
+
+    def __init__(self) -> None:
+        self._of_models: dict[str, tuple[_Text, _Length]] = {}
+        self._known: dict[tuple[str, str], Known] = {}  # by owner and model
+
+    def of(self, owner: str, model: str) -> Known:
+        """What is known of an owner's calls on a model."""
+        known = self._known.get((owner, model))
+        if known is None:
+            parts = self._of_models.get(model)
+            if parts is None:
+                parts = self._of_models[model] = (_Text(), _Length())
+            known = self._known[owner, model] = Known(*parts)
+            if len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return known
 
 
 def _size(call: Call) -> int:

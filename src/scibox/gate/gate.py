@@ -20,13 +20,13 @@ from scibox.core.admission import (
 from scibox.core.entries import Entry
 from scibox.core.errors import Draining, Unauthorized
 from scibox.core.events import Emit
-from scibox.core.types import Call, Key, Limits, ModelCard
+from scibox.core.types import Call, Key, Limits, ModelCard, Owner
 
-from .estimates import Estimates
+from .estimates import Estimates, Known
 from .keyring import KeyRing
 from .ticket import Audience, Journal, Ticket
 
-MOST_KNOWN = 8_192  # pairs of key and model whose subjects are kept
+MOST_CUSTOMERS = 8_192  # that are kept
 WATCH_S = 0.25  # with the ring's own: a call of a revoked key ends within a second (PROMISES R4)
 
 
@@ -69,7 +69,7 @@ class Gate:
         self._now = now
         self.configure(patience_s, background_calls)
         self._estimates = Estimates()
-        self._limited: dict[tuple[str, str], _Limited] = {}
+        self._customers: dict[tuple[str, str], _Customer] = {}  # by key id and model
         self.is_draining = False
         self.is_ending = False
         self._open: dict[str, set[Ticket]] = {}  # by key id
@@ -100,12 +100,23 @@ class Gate:
         others: Callable[[], Sequence[str]] = tuple,
     ) -> Ticket:
         """A ticket for a call on that model; `others` are models that the caller might use instead."""
-        wish = self._wish(key, call, card)
-        return Ticket(self, key, call, card, wish, audience=audience, others=others, opened_at=self._now())
+        customer = self._customer(key, card)
+        wish = self._wish(customer, call)
+        return Ticket(
+            self,
+            key,
+            call,
+            card,
+            wish,
+            audience=audience,
+            others=others,
+            opened_at=self._now(),
+            known=customer.known,
+        )
 
     async def allowances(self, key: Key, cards: Sequence[ModelCard]) -> Sequence[Allowance]:
         """What is left of the limits that hold for calls of this key, on these models."""
-        found = {subject.name: subject for card in cards or (None,) for subject in self._subjects(key, card)}
+        found = {subject.name: subject for card in cards or (None,) for subject in self._limited(key, card)}
         return await self.desk.allowances(tuple(found.values())) if found else ()
 
     def quotas(self, cards: Iterable[ModelCard]) -> list[Subject]:
@@ -151,13 +162,15 @@ class Gate:
 
     def open(self, ticket: Ticket) -> None:
         """The ticket is under way."""
+        if not self.in_flight:
+            self.idle.clear()
         self.in_flight += 1
-        self.idle.clear()
         key_id = ticket.key.key_id
-        if key_id in self._open:
-            self._open[key_id].add(ticket)
-        else:
+        tickets = self._open.get(key_id)
+        if tickets is None:
             self._open[key_id] = {ticket}
+        else:
+            tickets.add(ticket)
         if self.is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
         self.journal.check()
@@ -166,7 +179,7 @@ class Gate:
         """A call has ended: one entry, one event."""
         self.journal.ended(entry)
         if entry.usage.prompt_tokens and not entry.is_estimate:
-            self._estimates.learn(entry.owner, entry.model, ticket.call, entry.usage)
+            ticket.known.learn(ticket.call, entry.usage)
         self._emit(entry)
 
     def close(self, ticket: Ticket) -> None:
@@ -181,51 +194,53 @@ class Gate:
         if not self.in_flight:
             self.idle.set()
 
-    def _wish(self, key: Key, call: Call, card: ModelCard) -> Wish:
-        owner = self._ring.owner(key.owner)
-        estimates, name = self._estimates, card.name
-        subjects = self._subjects(key, card, owner.limits)
-        prompt_tokens = estimates.prompt_tokens(name, call)
+    def _wish(self, customer: _Customer, call: Call) -> Wish:
+        key, card, known, subjects = customer.key, customer.card, customer.known, customer.subjects
+        prompt_tokens = known.prompt_tokens(call)
         room = None if card.context is None else card.context - prompt_tokens
-        return Wish(
-            call_id=call.request_id,
-            key_id=key.key_id,
-            owner=key.owner,
-            weight=owner.weight,
-            model=name,
-            rank="batch" if call.is_background else "interactive",
-            prompt_tokens=prompt_tokens,
-            completion_tokens=estimates.completion_tokens(key.owner, name, call, room),
-            texts=0 if call.kind == "chat" else call.items,
-            patience_s=self._patience_s if call.patience_s is None else call.patience_s,
-            subjects=(self._background, *subjects) if call.is_background else subjects,
+        return Wish(  # in the order of its fields: by name it would cost several times as much
+            call.request_id,
+            key.key_id,
+            key.owner,
+            customer.owner.weight,
+            card.name,
+            "batch" if call.is_background else "interactive",
+            prompt_tokens,
+            known.completion_tokens(call, room),
+            0 if call.kind == "chat" else call.items,
+            self._patience_s if call.patience_s is None else call.patience_s,
+            (self._background, *subjects) if call.is_background else subjects,
         )
 
-    def _subjects(
-        self,
-        key: Key,
-        card: ModelCard | None,
-        owner_limits: Limits | None = None,
-    ) -> tuple[Subject, ...]:
-        """Who is limited, of those whom a call concerns; the last answers are kept while nothing changes."""
-        limits = self._ring.owner(key.owner).limits if owner_limits is None else owner_limits
-        at = (key.key_id, card.name if card else "")
-        known = self._limited.get(at)
-        if known is not None and known.key is key and known.owner_limits is limits and known.card is card:
-            return known.subjects
-        if len(self._limited) >= MOST_KNOWN:
-            self._limited.clear()
-        known = self._limited[at] = _Limited(key, limits, card, _subjects(key, limits, card))
-        return known.subjects
+    def _customer(self, key: Key, card: ModelCard) -> _Customer:
+        """What holds for calls of a key on a model; the last answers are kept while nothing changes."""
+        at = (key.key_id, card.name)
+        kept, owner = self._customers.get(at), self._ring.known.owners.get(key.owner)
+        if kept is not None and kept.key is key and kept.listed is owner and kept.card is card:
+            return kept
+        if len(self._customers) >= MOST_CUSTOMERS:
+            self._customers.clear()
+        some = owner or self._ring.owner(key.owner)
+        known, subjects = self._estimates.of(key.owner, card.name), _subjects(key, some.limits, card)
+        kept = self._customers[at] = _Customer(key, card, owner, some, subjects, known)
+        return kept
+
+    def _limited(self, key: Key, card: ModelCard | None) -> tuple[Subject, ...]:
+        """Who is limited, of those whom calls of a key concern."""
+        if card is not None:
+            return self._customer(key, card).subjects
+        return _subjects(key, self._ring.owner(key.owner).limits, None)
 
 
-class _Limited(NamedTuple):
-    """Who is limited in calls of a key on a model, and what that was made of."""
+class _Customer(NamedTuple):
+    """What holds for calls of a key on a model, and what that was made of."""
 
     key: Key
-    owner_limits: Limits
-    card: ModelCard | None
-    subjects: tuple[Subject, ...]
+    card: ModelCard
+    listed: Owner | None  # None: nothing is known of the owner
+    owner: Owner
+    subjects: tuple[Subject, ...]  # that are limited
+    known: Known  # of how long its calls are
 
 
 def _subjects(key: Key, owner_limits: Limits, card: ModelCard | None) -> tuple[Subject, ...]:

@@ -16,15 +16,16 @@ from scibox.core.errors import (
     Busy,
     Draining,
     RateLimited,
-    SciBoxError,
-    StorageUnavailable,
     Unauthorized,
-    UpstreamTimeout,
 )
-from scibox.core.types import Call, Chunk, Ending, Key, ModelCard, Usage
+from scibox.core.streams import Course, ending_of
+from scibox.core.types import NO_USAGE, Call, Chunk, Ending, Key, ModelCard, Usage
+
+from .estimates import Known
 
 CHARGED_AT_ONCE = 32  # LLM tokens: a message to the desk for each would cost more than it tells
 BYTES_PER_TOKEN = 4  # of an answer that nobody has counted
+_NOT_YET = Grant(0, 0, 0.0)
 
 
 class Audience(Protocol):
@@ -86,7 +87,6 @@ class Ticket:
         "_delivered",
         "_embedded",
         "_generated",
-        "_has_ended",
         "_has_usage",
         "_others",
         "_revoked",
@@ -94,10 +94,12 @@ class Ticket:
         "attempts",
         "call",
         "card",
+        "course",
         "deployment",
         "first_chunk_s",
         "grant",
         "key",
+        "known",
         "opened_at",
         "opened_clock",
         "replica",
@@ -117,6 +119,7 @@ class Ticket:
         audience: Audience,
         others: Callable[[], Sequence[str]],
         opened_at: float,
+        known: Known,
     ) -> None:
         self._books = books
         self._audience = audience
@@ -125,13 +128,14 @@ class Ticket:
         self.call = call
         self.card = card
         self.wish = wish
+        self.known = known  # of how long such calls are
         self.opened_at = opened_at  # Unix
         self.opened_clock = books.clock()
-        self.grant = Grant(0, 0, 0.0)
+        self.grant = _NOT_YET
         self.deployment: int | None = None  # that it was tried on last
         self.replica = ""
         self.attempts = 0
-        self.usage = Usage()
+        self.usage = NO_USAGE
         self.first_chunk_s: float | None = None
         self.texts = 0
         self._has_usage = False
@@ -139,7 +143,7 @@ class Ticket:
         self._generated = 0
         self._charged = 0
         self._delivered = 0
-        self._has_ended = False
+        self.course = Course()
         self._revoked: Unauthorized | None = None
         self._task: asyncio.Task[object] | None = None
 
@@ -195,6 +199,7 @@ class Ticket:
 
     def count(self, chunk: Chunk) -> None:
         """Note what a chunk says, before it is handed on."""
+        self.course.begin()
         if self.first_chunk_s is None:
             self.first_chunk_s = self._books.clock() - self.opened_clock
         if chunk.deltas:
@@ -244,69 +249,57 @@ class Ticket:
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        if not self._has_ended:
+        if not self.course.is_over:
             self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
-        usage = self._final(outcome)
-        self._books.desk.leave(self.call.request_id, usage.prompt_tokens + usage.completion_tokens)
+        self.course.end(outcome)
+        books, call, key, card = self._books, self.call, self.key, self.card
+        usage = self.usage if self._has_usage else self._final(outcome)
+        completion_tokens = usage.completion_tokens
+        books.desk.leave(call.request_id, usage.prompt_tokens + completion_tokens)
         is_whole = outcome is Ending.FINISHED
-        call, price = self.call, self.card.price
-        entry = Entry(
-            request_id=call.request_id,
-            opened_at=self.opened_at,
-            key_id=self.key.key_id,
-            owner=self.key.owner,
-            model=self.card.name,
-            kind=call.kind,
-            endpoint=call.endpoint or call.path,
-            outcome=outcome,
-            code=code,
-            stream=call.stream,
-            is_background=call.is_background,
-            usage=usage,
-            delivered_tokens=usage.completion_tokens if is_whole else self._delivered,
-            is_estimate=not self._has_usage and usage != Usage(),
-            texts=self.wish.texts if is_whole else self.texts,
-            deployment=self.deployment,
-            replica=self.replica,
-            attempts=self.attempts,
-            queued_s=self._queued_s(),
-            first_chunk_s=self.first_chunk_s,
-            total_s=self._books.clock() - self.opened_clock,
-            price=price.of(usage) if price else 0.0,
+        total_s = books.clock() - self.opened_clock
+        entry = Entry(  # in the order of its fields: by name it would cost seven times as much
+            call.request_id,
+            self.opened_at,
+            key.key_id,
+            key.owner,
+            card.name,
+            call.kind,
+            call.endpoint or call.path,
+            outcome,
+            code,
+            call.stream,
+            call.is_background,
+            usage,
+            completion_tokens if is_whole else self._delivered,
+            not self._has_usage and usage != NO_USAGE,
+            self.wish.texts if is_whole else self.texts,
+            self.deployment,
+            self.replica,
+            self.attempts,
+            total_s if self.deployment is None else self.grant.waited_s,  # never started: all of its time
+            self.first_chunk_s,
+            total_s,
+            0.0 if card.price is None else card.price.of(usage),
         )
-        self._books.ended(self, entry)
+        books.ended(self, entry)
 
     def _ending(self, error: BaseException | None) -> tuple[Ending, str]:
         """How a call ended and with which code, from what left its `async with`."""
-        code = error.code if isinstance(error, SciBoxError) else ""
         if error is None:
             return Ending.FINISHED, ""
-        if isinstance(error, UpstreamTimeout):
-            return Ending.DEADLINE, code
-        if isinstance(error, SciBoxError):
-            is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
-            return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
         if isinstance(error, Exception):
-            return Ending.INTERNAL_ERROR, code
+            return ending_of(error)
         # GeneratorExit and CancelledError: the door has closed the call.
         if self._revoked is not None:
             return Ending.REVOKED, "key_revoked"
         return (Ending.INTERRUPTED, Draining.code) if self._books.is_ending else (Ending.CLIENT_GONE, "")
 
-    def _queued_s(self) -> float:
-        """Of one that never started, all of its time."""
-        return self.grant.waited_s if self.deployment is not None else self._books.clock() - self.opened_clock
-
     def _final(self, outcome: Ending) -> Usage:
-        """What the engine has counted; what it has not told is estimated, where it has worked."""
-        if self._has_usage:
-            return self.usage
+        """Of a call whose engine has not told it as a whole: estimated, where it has worked."""
         if self._embedded[0]:
             self._has_usage = True  # of the texts that are done, the engine has told it
             return Usage(self._embedded[0], cached_tokens=self._embedded[1])
@@ -314,4 +307,4 @@ class Ticket:
         has_worked = self.first_chunk_s is not None or (
             self.attempts > 0 and outcome in {Ending.CLIENT_GONE, Ending.REVOKED, Ending.DEADLINE}
         )
-        return Usage(self.wish.prompt_tokens, self._generated) if has_worked else Usage()
+        return Usage(self.wish.prompt_tokens, self._generated) if has_worked else NO_USAGE

@@ -74,13 +74,11 @@ class Calls:
             limits = await self._limits(key) if key else ()
             await self._refuse(incoming, explain(incoming.headers, failure), limits)
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._ending.watch(task)
+        self._ending.watch(incoming.task)
         try:
             await self._answer(key, asked, name, incoming)
         finally:
-            self._ending.release(task)
+            self._ending.release(incoming.task)
 
     async def _refuse(self, incoming: Incoming, error: SciBoxError, limits: Headers) -> None:
         self._emit(Refused(incoming.request_id, error.status, error.code, error.message))

@@ -10,7 +10,7 @@ class Ending(asyncio.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: set[asyncio.Task[object]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
 
     def set(self) -> None:
         """End the calls."""
@@ -18,12 +18,12 @@ class Ending(asyncio.Event):
         for call in list(self._calls):
             call.cancel()
 
-    def watch(self, call: asyncio.Task[object]) -> None:
+    def watch(self, call: asyncio.Task[None]) -> None:
         """That call is to be cancelled at that moment, or now."""
         if self.is_set():
             call.cancel()
         self._calls.add(call)
 
-    def release(self, call: asyncio.Task[object]) -> None:
+    def release(self, call: asyncio.Task[None]) -> None:
         """That call has ended by itself."""
         self._calls.discard(call)

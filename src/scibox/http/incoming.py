@@ -48,6 +48,7 @@ class Incoming(RequestResponseCycle):
         transport: asyncio.Transport,
         flow: FlowControl,
         default_headers: Headers,
+        loop: asyncio.AbstractEventLoop,
         keep_alive: bool,
         on_response: Callable[[], None],
     ) -> None:
@@ -58,6 +59,7 @@ class Incoming(RequestResponseCycle):
         self.headers = marks.fields
         self.transport = transport
         self.flow = flow
+        self.loop = loop
         self.keep_alive = keep_alive
         self.on_response = on_response
         self.disconnected = False
@@ -75,7 +77,7 @@ class Incoming(RequestResponseCycle):
 
     def start(self, handle: Handle, tasks: set[asyncio.Task[None]]) -> None:
         """Its turn has come: answer it, in a task that `tasks` holds."""
-        task = self._task = asyncio.create_task(handle(self))
+        task = self._task = self.loop.create_task(handle(self))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -109,6 +111,12 @@ class Incoming(RequestResponseCycle):
     # what it brings
 
     @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that answers it."""
+        assert self._task is not None
+        return self._task
+
+    @property
     def request_id(self) -> str:
         """Its id."""
         return self.marks.request_id
@@ -122,7 +130,7 @@ class Incoming(RequestResponseCycle):
         self._limit_bytes = limit_bytes
         self.flow.resume_reading()
         while not self._is_whole and self._size <= limit_bytes:
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self.loop.create_future()
             await self._reader
         if self._size > limit_bytes:
             return None
@@ -153,7 +161,8 @@ class Incoming(RequestResponseCycle):
 
     def put(self, data: bytes) -> None:
         """A piece of a streamed answer, now: see `room`."""
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
         """The end of a streamed answer."""

@@ -10,6 +10,7 @@ nothing after it is read. No timers: once a second `sweep` looks at every connec
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -150,8 +151,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: now it is answered."""
-        self._error = _wrong_size(self.url, self.headers)
-        if self._error or not _is_sound(self.parser.get_http_version(), self.url, self.headers):
+        version, told = self.parser.get_http_version(), b" ".join(itertools.chain.from_iterable(self.headers))
+        if len(self.headers) > MAX_HEADERS or len(self.url) + len(told) > MAX_HEAD_BYTES:
+            self._error = _too_large()
+            raise _Malformed
+        if _BAD_VALUE.search(told) or not _is_sound(version, self.url, self.headers):
             raise _Malformed
         if self.parser.should_upgrade():
             self._offers_upgrade = True
@@ -214,6 +218,7 @@ class Protocol(HttpToolsProtocol):
             transport=self.transport,
             flow=self.flow,
             default_headers=self.server_state.default_headers,
+            loop=self.loop,
             keep_alive=is_new and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -365,8 +370,6 @@ def _is_sound(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> b
     """Whether everybody who reads this head finds the same request in it."""
     if version not in {"1.0", "1.1"}:
         return False
-    if _BAD_VALUE.search(b" ".join([value for _, value in headers])):
-        return False
     hosts = [value for name, value in headers if name == b"host"]
     lengths = [value for name, value in headers if name == b"content-length"]
     codings = [value for name, value in headers if name == b"transfer-encoding"]
@@ -395,11 +398,6 @@ def _head(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> byte
         elif name != b"upgrade":
             lines.append(name + b": " + value)
     return b"\r\n".join([*lines, b"", b""])
-
-
-def _wrong_size(url: bytes, headers: list[tuple[bytes, bytes]]) -> SciBoxError | None:
-    size = len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
-    return _too_large() if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS else None
 
 
 def _too_large() -> HeadTooLarge:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.types import Scope
 
 from scibox.core.admission import Grant, Place
@@ -70,7 +68,7 @@ class EventStream(Head):
         self._face = face
         self._asked = asked
         self._heartbeat_s = heartbeat_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = incoming.loop
         self._wrote_at = self._loop.time()
         self._beat = self._loop.call_later(heartbeat_s, self._on_time)
 

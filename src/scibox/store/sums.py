@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
@@ -17,7 +17,8 @@ _COLUMNS: Mapping[Dimension, str] = {
     "day": "start",
     "hour": "start",
 }
-_MOST_STARTS = 1_000  # of cells that are looked up one by one: a month of hours, years of days
+_MOST_STARTS = 1_000  # of cells that are looked up one by one: a week of hours, years of days
+_WEEK_S = 7 * DAY_S
 
 
 def count(db: Writer, entries: Sequence[Entry]) -> None:
@@ -36,10 +37,27 @@ def count(db: Writer, entries: Sequence[Entry]) -> None:
         )
 
 
-def read(db: Reader, span: Span, by: Sequence[Dimension], scope: Scope) -> list[Row]:
-    """Rows of a span: the values of a group, and its sums."""
-    statement, values = select(span, by, scope)
-    return db.rows(statement, *values)
+def read(db: Reader, span: Span, by: Sequence[Dimension], scope: Scope) -> Iterator[Row]:
+    """Rows of a span: the values of a group, and its sums; a group may come more than once.
+
+    Hours are read week by week: a statement must end within the database's patience, on a busy machine too.
+    """
+    begin = span.since
+    while (at := _next(db, span, begin)) is not None:
+        until = min(at + _WEEK_S, span.until) if span.width_s == HOUR_S else span.until
+        statement, values = select(Span(span.width_s, at, until), by, scope)
+        yield from db.rows(statement, *values)
+        begin = until
+
+
+def _next(db: Reader, span: Span, at: int) -> int | None:
+    """Where the first cell from then on begins: years without a call take no time."""
+    table = arithmetic.cut_for(span.width_s, ()).table
+    found = db.rows(
+        f"SELECT min(start) FROM {table} WHERE width_s = ? AND start >= ? AND start < ?",  # noqa: S608
+        *(span.width_s, at, span.until),
+    )
+    return None if found[0][0] is None else int(found[0][0])
 
 
 def select(span: Span, by: Sequence[Dimension], scope: Scope) -> tuple[str, list[Value]]:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import ssl
 from collections import defaultdict, deque
+from collections.abc import Coroutine
 from functools import lru_cache
 
 from scibox.core.errors import UpstreamBroken, UpstreamLost, UpstreamTimeout, UpstreamUnavailable
@@ -154,10 +155,10 @@ class Exchange:
         assert self._connection is not None
         return self._connection.headers.get(name, b"")
 
-    async def read(self, by: float = math.inf) -> bytes:
+    def read(self, by: float = math.inf) -> Coroutine[None, None, bytes]:
         """The next bytes of the body; empty at its end."""
         assert self._connection is not None
-        return await self._connection.read(by)
+        return self._connection.read(by)
 
     async def read_all(self, by: float = math.inf) -> bytes:
         """The whole body, bounded."""

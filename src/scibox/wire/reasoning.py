@@ -31,7 +31,7 @@ _words = msgspec.json.Decoder(str)
 _whole_number = msgspec.json.Decoder(int)
 _anything = msgspec.json.Decoder()
 # Without any of these nothing in an answer is to be parted or renamed; `<` may be written as `\u003c`.
-_MARKS = (b"<", b"\\u003", b'"reasoning"')
+MARKS = (b"<", b"\\u003", b'"reasoning"')
 _NOTHING = (b"null", b"[]", b"{}")
 # A delta of plain text, nearly every one; it cannot stand inside a string, where quotes are escaped.
 _PLAIN = re.compile(rb'"delta":\{"content":"([^"\\<]*[^"\\<\s])"\}')
@@ -103,9 +103,7 @@ class Reasoning:
         return [msgspec.json.encode(event)]
 
     def whole(self, body: bytes) -> bytes:
-        """The body, with the text of every choice parted; as it is where no text can hold a tag."""
-        if self._thinking == "auto" and not any(mark in body for mark in _MARKS):
-            return body
+        """The body, with the text of every choice parted."""
         answer = _read(_object, body)
         choices = _read(_objects, answer["choices"])
         parted = [self._parted(choice) for choice in choices]

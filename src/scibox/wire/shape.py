@@ -6,31 +6,17 @@ Looked for without decoding: an event costs one search, a whole answer has been 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 # Calls that are numbered; vLLM writes `id` and `type` before the number.
 _NUMBERED = re.compile(
     rb'"tool_calls"\s*:\s*(?:null|\[\s*(?:\]|\{(?:\s*"(?:id|type)"\s*:\s*(?:"[^"]*"|null)\s*,)*\s*"index"\s*:\s*\d))'
 )
 
-
-class _Message(Struct):
-    role: str | None = None
-    content: Raw = Raw()
-
-
-class _Choice(Struct):
-    message: _Message
-
-
-class _Answer(Struct):
-    choices: list[_Choice]
-
-
-_answers = msgspec.json.Decoder(_Answer)
 Json = dict[str, Any]  # Any: a decoded answer of a replica
 
 
@@ -54,16 +40,19 @@ class Shape:
 
     def whole(self, body: bytes) -> bytes:
         """The body, each message with its role, and with text or calls."""
-        if all(_is_whole(choice.message) for choice in _answers.decode(body).choices):
-            return body
         answer: Json = msgspec.json.decode(body)
         changed = [_complete(choice["message"]) for choice in answer["choices"]]
         return msgspec.json.encode(answer) if any(changed) else body
 
 
-def _is_whole(message: _Message) -> bool:
-    """Whether it has its role, and text: nearly always."""
-    return message.role is not None and bytes(message.content).startswith(b'"')
+def is_said(message: Mapping[str, Raw] | None) -> bool:
+    """Whether a message has its role, and text: nearly always."""
+    return (
+        message is not None
+        and "role" in message
+        and "content" in message
+        and bytes(message["content"]).startswith(b'"')
+    )
 
 
 def _number(call: Json, seen: list[object]) -> None:

@@ -129,9 +129,11 @@ def comment(place: Place) -> bytes:
 
 def duration(seconds: float) -> str:
     """`12ms`, `1s`, `6m0s`: as OpenAI writes it, and Go."""
-    ms = max(0, round(seconds * 1000))
+    ms = round(seconds * 1000)
+    if ms <= 0:
+        return "0s"
     if ms < 1000:
-        return f"{ms}ms" if ms else "0s"
+        return f"{ms}ms"
     whole, rest_ms = divmod(ms, 1000)
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

@@ -16,7 +16,7 @@ from .admin import TAG, request_body
 from .stored import Get, place, query
 
 TYPES = (NewReplicaRequest, ReplicaChangeRequest, AdminReplica, AdminReplicaList, AdminReplicaRemoved)
-NEW_EXAMPLE = {"model": "chat", "url": "http://gpu2:8000/v1"}
+NEW_EXAMPLE = {"model": "smollm2-135m-instruct", "url": "http://gpu2:8000/v1"}
 _ONE = ("400", "401", "403", "404", "409", "503")
 _WRITTEN = ("408", "413", "415")
 
