@@ -90,8 +90,8 @@ class LocalDesk:
     def move(self, call_id: str, deployment: int) -> None:
         """Its slot is one of that deployment from now on, also where none is free: it is there already."""
         call = self._calls.get(call_id)
-        if call is not None and call.deployment is not None:
-            used = call.model.used
+        used = call.model.used if call is not None else []
+        if call is not None and call.deployment is not None and deployment < len(used):
             used[call.deployment] -= 1
             used[deployment] += 1
             call.deployment = deployment

@@ -25,4 +25,4 @@ class Named:
         named, found = _MODEL.subn(lambda _: self._field, body, count=1)
         if found:
             return named
-        return body.replace(b"{", b"{" + self._field + (b"" if body.strip() == b"{}" else b","), 1)
+        return body.replace(b"{", b"{" + self._field + b",", 1)  # no answer is empty
