@@ -158,6 +158,8 @@ class Pulse(Generic[M]):
 
     def measured(self, work: int, took_s: float, now: float) -> None:
         """So long a piece of work of that class took."""
+        if self._is_alone:  # there is nobody to be slower than: not worth a logarithm for each call
+            return
         ratio = self.norms.ratio(work, took_s, now)
         ratio = min(max(ratio, _LEAST_LOG), _MOST_LOG)
         kept = math.exp(min(0.0, self._seen_at - now) / SLOWNESS_OVER_S)
@@ -182,6 +184,10 @@ class Pulse(Generic[M]):
         self.unread -= flight._size
         return True
 
+    @property
+    def _is_alone(self) -> bool:
+        return self._home is not None and len(self._home) == 1
+
     def _changed(self, now: float) -> None:
         if self._home is not None:
             self._home.place(self, now)
@@ -203,7 +209,9 @@ class Flight(Generic[M]):
         self._chunks = 0
         self._has_ended = False
         self.begun_at = now
-        self.usual_s = pulse.norms.usual_s(first_work(size)) if tells_first else math.inf
+        self.usual_s = (
+            pulse.norms.usual_s(first_work(size)) if tells_first and not pulse._is_alone else math.inf
+        )
 
     @property
     def member(self) -> M:
