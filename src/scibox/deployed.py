@@ -383,7 +383,8 @@ class Deployed:
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, deployments, _rules(model, ways), model.fallback_models, model.hedge_after_s)
+        rules, others = _rules(model, ways), model.fallback_models
+        return Route(card, deployments, rules, others, model.hedge_after_s, model.resume)
 
     def _stand(self, way: Way) -> Standing:
         deployment = way.deployment

@@ -13,6 +13,7 @@ from scibox.wire.llama.tidy import Tidy
 from .order import Rest
 
 COMMENT = b": resumed on another replica\n\n"
+COMMENT_OF_SAME = b": resumed on the same replica\n\n"
 # An engine that repeats what it continues says it at once; a short text may be what really follows.
 LEAST_ECHO = 16
 
@@ -57,7 +58,7 @@ class Joiner:
                 event["usage"] = self._usage(usage)
             if not event["choices"] and usage is None:
                 return None
-            return msgspec.json.encode({**event, **self._envelope(event)})
+            return msgspec.json.encode(self._in_envelope(event))
         except (
             msgspec.MsgspecError,
             UnicodeDecodeError,
@@ -68,12 +69,11 @@ class Joiner:
         ):
             raise UpstreamBroken(_BROKEN) from None
 
-    def _envelope(self, event: Json) -> Json:
+    def _in_envelope(self, event: Json) -> Json:
         first = self._rest.said.envelope
-        for name in _ENVELOPE:
-            if first and name not in first:
-                event.pop(name, None)
-        return dict(first)
+        if not first:
+            return event
+        return {name: value for name, value in event.items() if name not in _ENVELOPE} | dict(first)
 
     def _choice(self, choice: Json) -> Json | None:
         """The choice with what is new of it; None where that is nothing."""
