@@ -268,7 +268,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
         ("[models.m]\naliases = 'x'", "scibox.toml:2: aliases must be a list of texts, not 'x'"),
         ("[models.' ']\nkind = 'chat'", "a model's name is 1 to 200 printable characters"),
         (MODEL + "port = 3", "scibox.toml:4: unknown name 'port' in [[models.m.deployments]]"),
-        (MODEL + "engine = 'vllm'", "engine must be one of 'llama', 'embedder', 'fake', not 'vllm'"),
+        (MODEL + "engine = 'tgi'", "engine must be one of 'llama', 'embedder', 'vllm', 'fake', not 'tgi'"),
         (MODEL + "replicas = 'x'", "scibox.toml:4: replicas must be a list of tables"),
         (MODEL + "replicas = []", "scibox.toml:4: replicas must be a list of tables"),
         (MODEL + "replicas = [{ replicas = [] }]", "a replica has no replicas of its own"),

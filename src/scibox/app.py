@@ -408,6 +408,8 @@ class Box:
         """What happens to the children, for the log; a ready one is no news at the first start."""
         if event.state in {"restarting", "failed"}:
             self._log.emit(Notice(event.detail, is_warning=True))
+        elif event.state == "starting" and event.detail:
+            self._log.emit(Notice(event.detail))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
 

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from scibox.config import Config, Deployment, Model
 from scibox.core.conditions import Condition
 from scibox.core.errors import OperatorError
 from scibox.core.types import Dialect, Kind, ModelCard, Thinking
-from scibox.engines import fake, llama
+from scibox.engines import fake, llama, vllm
 from scibox.engines.embedder import settings as embedder
 from scibox.engines.supervisor import Command, EngineEvent, Supervisor
 from scibox.models.catalogue import with_own
@@ -39,6 +40,7 @@ from scibox.wire.admin.replicas import AdminReplica, State
 # many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
 # fair queue.
 _EMBEDDING_SLOTS = 16
+START_S = 120.0  # that an engine may take until it answers; vLLM's is a setting
 _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
 
 
@@ -54,6 +56,7 @@ class Way:
     weights: Weights | None
     identity: str  # of the weights
     secret: str | None = field(repr=False)  # the upstream's own key
+    start_s: float = START_S  # that its engine may take until it answers
     number: int = 0  # of several that are equal
     added: str = ""  # the id of one that an operator has added
 
@@ -128,6 +131,7 @@ def _way(config: Config, model: Model, replica: Deployment, own: Weights | None)
         weights=own,
         identity=identity(own) if own else "",
         secret=_upstream_secret(replica),
+        start_s=config.vllm.start_s if replica.engine == "vllm" else START_S,
     )
 
 
@@ -153,7 +157,7 @@ def _complete(config: Config, model: Model, deployment: Deployment) -> Deploymen
 
 def _slots(way: Way) -> int | None:
     """Calls at the same time, as a child of ours is told it; None: what the server says of itself."""
-    is_own = way.deployment.url is None
+    is_own = way.deployment.url is None and way.deployment.engine != "vllm"
     return _EMBEDDING_SLOTS if is_own and way.kind == "embedding" else way.deployment.slots
 
 
@@ -247,7 +251,7 @@ class Deployed:
         self._mark()
 
     def members(self) -> list[AdminReplica]:
-        """Every replica that is there, as operators see it."""
+        """Every replica that takes calls or has some left, as operators see it."""
         found = [
             self._member(way, index)
             for name in self.plan.deployments
@@ -255,7 +259,12 @@ class Deployed:
             for way in ways
         ]
         wanted = set(self.plan)
-        return found + [self._member(way, None) for way in self._standing if way not in wanted]
+        leaving = [
+            way
+            for way, standing in self._standing.items()
+            if way not in wanted and self._running(way, standing.replica)
+        ]
+        return found + [self._member(way, None) for way in leaving]
 
     def replica(self, way: Way) -> Replica:
         """The one that was begun for it."""
@@ -380,7 +389,7 @@ class Deployed:
         deployment = way.deployment
         if deployment.url is not None:
             replica = Replica(
-                address=Address.parse(deployment.url),
+                address=replace(Address.parse(deployment.url), headers=_headers(deployment)),
                 model=deployment.upstream_model or way.model,
                 secret=way.secret,
                 id=way.id,
@@ -391,6 +400,8 @@ class Deployed:
             )
             return Standing(replica, None)
         path = self._sockets / f"{next(self._numbers)}.sock"
+        if deployment.engine == "vllm":
+            return self._stand_vllm(way, path)
         command, context = _command(way, path)
         replica = Replica(
             address=Address.parse(f"unix:{path}"),
@@ -405,13 +416,58 @@ class Deployed:
         )
         return Standing(replica, Supervisor(way.model, command, path, report=self._report))
 
+    def _stand_vllm(self, way: Way, path: Path) -> Standing:
+        secret = secrets.token_urlsafe(32)
+        replica = Replica(
+            address=Address.parse(f"unix:{path}"),
+            model=way.model,
+            secret=secret,
+            id=way.id,
+            context=way.context or way.deployment.context,
+            is_local=True,
+            dialect="vllm",
+            kind="vllm",
+            thinking=way.reasoning,
+            slots=_slots(way),
+        )
+        child = Supervisor(
+            way.model,
+            _vllm_command(way, path, secret),
+            path,
+            report=self._report,
+            ready_timeout_s=way.start_s,
+            grace_s=vllm.GRACE_S,
+        )
+        return Standing(replica, child)
+
+
+def _vllm_command(way: Way, path: Path, secret: str) -> Command:
+    own = way.deployment
+    assert own.weights, "the configuration says so"
+    return vllm.command(
+        vllm.Settings(
+            socket=str(path),
+            weights=own.weights,
+            name=way.model,
+            secret=secret,
+            command=own.command or ("vllm",),
+            tensor_parallel=own.tensor_parallel,
+            gpu_memory=own.gpu_memory,
+            context=own.context,
+            slots=own.slots,
+            quantization=own.quantization,
+            options=own.options,
+            environment=own.environment,
+        )
+    )
+
 
 def _rules(model: Model, ways: Iterable[Way]) -> EmbeddingRules:
     """How texts for this model are treated; its vectors are known by what they depend on."""
     identities = [
         (way.identity, way.deployment.pooling)
         if way.weights
-        else (way.deployment.engine, way.deployment.url, way.deployment.upstream_model or model.name)
+        else (_engine(way.deployment), way.deployment.url, way.deployment.upstream_model or model.name)
         for way in ways
     ]
     return EmbeddingRules(
@@ -468,7 +524,7 @@ def obtain(config: Config, additions: Additions = Additions()) -> dict[Deploymen
     stated = [one for model in config.models for deployment in model.deployments for one in deployment.each]
     for replica in dict.fromkeys([*stated, *(one.settings for one in additions.added)]):
         name = replica.weights
-        if name is not None:
+        if name is not None and replica.engine != "vllm":  # which fetches its own
             is_known = name in known
             found[replica] = pull(known[name], folder, progress_on()) if is_known else local(Path(name))
     return found
@@ -491,6 +547,15 @@ def _upstream_secret(deployment: Deployment) -> str | None:
                 f"The upstream key cannot be read from {deployment.upstream_key_file}: {error.strerror}."
             ) from error
     return None
+
+
+def _engine(deployment: Deployment) -> str | None:
+    return f"vllm {deployment.weights}" if deployment.engine == "vllm" else deployment.engine
+
+
+def _headers(deployment: Deployment) -> tuple[tuple[str, str], ...]:
+    named = {"openai-organization": deployment.organization, "openai-project": deployment.project}
+    return tuple((name, value) for name, value in named.items() if value)
 
 
 def _cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,9 +22,31 @@ from scibox.models.ready import NotWeights, local
 UNDERSTOOD: Mapping[str, frozenset[str]] = {
     "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch", "pooling", "count"}),
     "embedder": frozenset({"engine", "weights", "threads", "batch_tokens", "count"}),
+    "vllm": frozenset(
+        {"engine", "weights", "slots", "context", "count", "tensor_parallel", "gpu_memory", "quantization"}
+        | {"options", "environment", "command"}
+    ),
     "fake": frozenset({"engine", "slots", "context", "count"}),
-    "url": frozenset({"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
+    "url": frozenset(
+        {"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}
+        | {"organization", "project"}
+    ),
 }
+# What SciBox says itself to the vLLM that it starts.
+OURS = frozenset(
+    {
+        "host",
+        "port",
+        "uds",
+        "api-key",
+        "model",
+        "served-model-name",
+        "ssl-keyfile",
+        "ssl-certfile",
+        "root-path",
+    }
+    | {"tensor-parallel-size", "gpu-memory-utilization", "max-model-len", "max-num-seqs", "quantization"}
+)
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")
 
 
@@ -121,6 +144,10 @@ def _with_url(found: Deployment, place: Where, reader: Reader) -> Deployment:
     wrong = _wrong_with(url)
     if wrong:
         reader.report.add((*place, "url"), f"url {found.url!r} {wrong}")
+    for name in ("organization", "project"):
+        value = getattr(found, name)
+        if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+            reader.report.add((*place, name), f"{name} must be printable ASCII without spaces")
     return replace(found, url=url)
 
 
@@ -169,6 +196,8 @@ def _with_weights(found: Deployment, place: Where, reader: Reader) -> Deployment
     if found.engine == "fake":
         return found
     at = (*place, "weights")
+    if found.engine == "vllm":
+        return _of_vllm(found, place, reader)
     if found.weights is None:
         reader.report.add(
             place, f"the engine '{found.engine}' needs weights: a name of `scibox models` or a path"
@@ -185,6 +214,36 @@ def _with_weights(found: Deployment, place: Where, reader: Reader) -> Deployment
     else:
         if engine != found.engine:
             reader.report.add(at, f"{path} is for the engine '{engine}', not '{found.engine}'")
+    return replace(found, weights=str(path))
+
+
+def _of_vllm(found: Deployment, place: Where, reader: Reader) -> Deployment:
+    """Its weights are a folder, or a name of the model hub, which vLLM fetches itself."""
+    for name, _ in found.options:
+        plain = name.replace("_", "-")
+        if plain.startswith("-") or not re.fullmatch(r"[A-Za-z0-9.-]+", plain):
+            reader.report.add((*place, "options"), f"'{name}' is no flag of vLLM: leave the '--' away")
+        elif plain in OURS:
+            reader.report.add(
+                (*place, "options"), f"'{name}' is set by SciBox itself, or by a setting of ours"
+            )
+    if "VLLM_API_KEY" in dict(found.environment):
+        reader.report.add(
+            (*place, "environment"), "VLLM_API_KEY is made by SciBox, for each child another one"
+        )
+    weights = found.weights
+    if weights is None:
+        reader.report.add(
+            place, "the engine 'vllm' needs weights: a name of the model hub, or the path of a folder"
+        )
+        return found
+    if weights.startswith("-"):
+        reader.report.add((*place, "weights"), f"{weights!r} is no name of the model hub")
+    if not weights.startswith(("/", ".", "~")):
+        return found
+    path = reader.report.source.parent.absolute() / Path(weights).expanduser()
+    if not path.exists():
+        reader.report.add((*place, "weights"), f"there is nothing at {path}")
     return replace(found, weights=str(path))
 
 

@@ -71,6 +71,7 @@ def load(
         routing=records["routing"],
         llama=records["engines.llama"],
         embedder=records["engines.embedder"],
+        vllm=records["engines.vllm"],
         files=records["files"],
         batches=records["batches"],
         embeddings=records["embeddings"],
@@ -119,7 +120,7 @@ def _from_file(table: dict[str, Any], report: Report) -> dict[str, Given]:
     report.known_only(table, (), TOP_NAMES)
     engines = table.get("engines")
     if isinstance(engines, dict):
-        report.known_only(engines, ("engines",), ("llama", "embedder"))
+        report.known_only(engines, ("engines",), ("llama", "embedder", "vllm"))
     for section, record in SECTIONS.items():
         place: Where = tuple(section.split(".")) if section else ()
         inner = _table_at(table, place, report)

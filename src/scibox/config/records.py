@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from scibox.core.errors import OperatorError
 from scibox.core.types import NO_LIMITS, Dialect, Kind, Limits, Price, Thinking, TokenIds
 
-Engine = Literal["llama", "embedder", "fake"]
+Engine = Literal["llama", "embedder", "vllm", "fake"]
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -22,6 +22,13 @@ class Between:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A table of names that are not ours: `texts` only, or numbers and true and false too."""
+
+    texts: bool
 
 
 Port = Annotated[int, Between(1, 65_535)]
@@ -36,6 +43,9 @@ Days = Annotated[float, Between(0.01, 3_650)]
 FileBytes = Annotated[int, Between(1_024, 2**40)]
 Bytes = Annotated[int, Between(0, 2**44)]
 Texts = Annotated[int, Between(1, 10_000)]
+Share = Annotated[float, Between(0.01, 1.0)]
+Options = Annotated[tuple[tuple[str, str | int | float | bool], ...], Pairs(texts=False)]
+Environment = Annotated[tuple[tuple[str, str], ...], Pairs(texts=True)]
 BodyBytes = Annotated[int, Between(1_024, 2**31 - 1)]
 
 
@@ -97,6 +107,13 @@ class Embedder:
 
     threads: Threads | None = None
     batch_tokens: Count = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """What holds for every deployment on the engine vllm."""
+
+    start_s: Seconds = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +188,18 @@ class Deployment:
     batch: Count | None = None
     batch_tokens: Count | None = None
     pooling: Pooling | None = None  # None: what the weights say
+    tensor_parallel: Replicas | None = None
+    gpu_memory: Share | None = None
+    quantization: str | None = None
+    options: Options = ()  # further flags of vLLM, by its names for them
+    environment: Environment = ()
+    command: tuple[str, ...] = ()  # the program, where it is not "vllm" on the PATH
     url: str | None = None  # without a slash at its end
     upstream_model: str | None = None
     upstream_key_env: str | None = None
     upstream_key_file: Path | None = None
+    organization: str | None = None  # for OpenAI's headers of these names
+    project: str | None = None
     dialect: Dialect | None = None  # None: what the upstream says of itself
     count: Replicas = 1  # children of the engine
     replicas: tuple[Deployment, ...] = ()  # else it is its own only one
@@ -222,6 +247,7 @@ class Config:
     routing: Routing = field(default_factory=Routing)
     llama: Llama = field(default_factory=Llama)
     embedder: Embedder = field(default_factory=Embedder)
+    vllm: Vllm = field(default_factory=Vllm)
     files: Files = field(default_factory=Files)
     batches: Batches = field(default_factory=Batches)
     embeddings: Embeddings = field(default_factory=Embeddings)

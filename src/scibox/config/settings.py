@@ -21,6 +21,7 @@ from scibox.config.records import (
     Routing,
     Server,
     Shared,
+    Vllm,
 )
 
 PREFIX = "SCIBOX_"
@@ -45,6 +46,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "routing": Routing,
         "engines.llama": Llama,
         "engines.embedder": Embedder,
+        "engines.vllm": Vllm,
         "files": Files,
         "batches": Batches,
         "embeddings": Embeddings,

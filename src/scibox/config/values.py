@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scibox.config.records import Between
+from scibox.config.records import Between, Pairs
 from scibox.core.names import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
@@ -23,6 +23,8 @@ class Wrong(Exception):
 def decode(kind: Any, value: object, folder: Path) -> Any:
     """Return `value` as the annotated type `kind`; relative paths are taken from `folder`; raises Wrong."""
     plain, bounds = _bare(kind)
+    if isinstance(bounds, Pairs):
+        return _pairs(value, bounds)
     if get_origin(plain) is Literal:
         if value not in get_args(plain):
             raise Wrong(f"must be one of {', '.join(map(repr, get_args(plain)))}, not {value!r}")
@@ -80,7 +82,18 @@ def _known(kinds: Mapping[str, object]) -> str:
     return f"known are: {', '.join(kinds)}"
 
 
-def _bare(kind: Any) -> tuple[Any, Between | None]:
+def _pairs(value: object, wanted: Pairs) -> tuple[tuple[str, object], ...]:
+    """A table of other people's names, as pairs: records can be compared and kept in sets."""
+    kinds = (str,) if wanted.texts else (str, int, float, bool)
+    if not isinstance(value, dict) or not all(isinstance(one, kinds) for one in value.values()):
+        what = "texts" if wanted.texts else "texts, numbers, true or false"
+        raise Wrong(f"must be a table of {what}, not {value!r}")
+    if any("\0" in f"{name}{one}" for name, one in value.items()):
+        raise Wrong(NUL)
+    return tuple(value.items())
+
+
+def _bare(kind: Any) -> tuple[Any, Between | Pairs | None]:
     """Take `| None` and `Annotated` off a type."""
     if get_origin(kind) in {Union, UnionType}:
         (kind,) = (part for part in get_args(kind) if part is not type(None))

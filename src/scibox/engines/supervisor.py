@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from scibox.core.errors import UpstreamUnavailable
-from scibox.engines.child import LAST_WORD
+from scibox.engines.child import LAST_WORD, PROGRESS
 from scibox.engines.restarts import PERMANENT_CODES, Restarts
 
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
@@ -71,6 +71,7 @@ class Supervisor:
         report: Callable[[EngineEvent], None],
         ready_timeout_s: float = 120.0,
         kind: str = "engine",
+        grace_s: float = 3.0,
     ) -> None:
         self.name = name
         self._called = f"{kind} {name}"
@@ -82,7 +83,7 @@ class Supervisor:
         self._report = report
         self._ready_timeout_s = ready_timeout_s
         self._state: State = "stopped"
-        self._grace_s = 3.0
+        self._grace_s = grace_s
         self._signal = signal.SIGTERM
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._policy = Restarts()
@@ -122,12 +123,13 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
 
-    async def stop(self, grace_s: float = 3.0, number: signal.Signals = signal.SIGTERM) -> None:
-        """A signal to the child and its children, SIGKILL after `grace_s`; returns when they are gone."""
+    async def stop(self, grace_s: float | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to the child and its children, SIGKILL after the grace; returns when they are gone."""
         if self._task is None:
             return
         task, self._task = self._task, None
-        self._grace_s = grace_s
+        if grace_s is not None:
+            self._grace_s = grace_s
         self._signal = number
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -205,9 +207,18 @@ class Supervisor:
         while piece := await process.stdout.read(8192):
             *lines, rest = (rest + piece).split(b"\n")
             rest = rest[-MAX_LINE:]
-            self._lines.extend(line[:MAX_LINE].decode("utf-8", "replace") for line in lines)
+            for line in lines:
+                self._hear(line[:MAX_LINE].decode("utf-8", "replace"))
         if rest:
-            self._lines.append(rest.decode("utf-8", "replace"))
+            self._hear(rest.decode("utf-8", "replace"))
+
+    def _hear(self, line: str) -> None:
+        if not line.startswith(PROGRESS):
+            self._lines.append(line)
+        elif self._state in {"starting", "restarting"}:
+            told = line.removeprefix(PROGRESS)
+            self.words = f"The engine {self.name} {told}; it answers when that is done."
+            self._report(EngineEvent(self.name, "starting", self.pid, self.restarts, self.words))
 
     def _enter(self, state: State, detail: str = "") -> None:
         self._state = state

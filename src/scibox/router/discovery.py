@@ -3,7 +3,8 @@
 By the servers' own documents: vLLM and SGLang tell `max_model_len` in the list; SGLang its slots in
 `/get_server_info`, vLLM in `/server_info` where it runs in development mode; llama-server in `/props`;
 Ollama the context in `/api/ps` once it has loaded the model, else in `/api/show`; LiteLLM in `/model/info`;
-text-embeddings-inference has no list, and all of it in `/info`.
+text-embeddings-inference has no list, and all of it in `/info`; SciBox the calls that a key may have at the
+same time in `/v1/key`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _Model(Struct):
     max_model_len: int | None = None  # vLLM, SGLang, SciBox
     context_length: int | None = None
     meta: _Meta | None = None
+    kind: str | None = None  # only SciBox says it
 
 
 class _Models(Struct):
@@ -123,6 +125,15 @@ class _TeiInfo(Struct):
     max_input_length: int
     max_concurrent_requests: int | None = None
     max_client_batch_size: int | None = None
+
+
+class _Limit(Struct):
+    limit: str
+    amount: int
+
+
+class _Key(Struct):
+    limits: list[_Limit] = field(default_factory=list)
 
 
 class _LitellmFacts(Struct):
@@ -189,18 +200,24 @@ async def _recognise(
     """What kind of server it is, None where it does not say."""
     if replica.address.host == OPENAI:
         return "openai"
-    owners = [one.owned_by for one in ([own] if own else listed.data if listed else [])]
-    for owner in owners:
-        if (kind := OWNERS.get((owner or "").lower())) is not None:
-            return kind
-    if replica.kind is not None:
-        return replica.kind
-    if replica.dialect is not None and not replica.may_learn("dialect") and replica.dialect != "openai":
+    known = _said(listed, own) or replica.kind
+    if known is not None:
+        return known
+    if replica.dialect in {"llama", "vllm"} and not replica.may_learn("dialect"):
         return "llama" if replica.dialect == "llama" else "vllm"
     if listed is None:
         return "tei" if await _told(client, replica, "/info", _TeiInfo) else None
     status, body = await _get(client, replica, f"{replica.address.root}/health/liveliness")
     return "litellm" if status == 200 and b"alive" in body else None
+
+
+def _said(listed: _Models | None, own: _Model | None) -> UpstreamKind | None:
+    """What the list says of its server."""
+    models = listed.data if listed else []
+    if any(one.kind in {"chat", "embedding", "rerank"} for one in models):
+        return "scibox"
+    kinds = (OWNERS.get((one.owned_by or "").lower()) for one in ([own] if own else models))
+    return next((kind for kind in kinds if kind is not None), None)
 
 
 async def _ask_more(client: Client, replica: Replica) -> None:
@@ -215,6 +232,10 @@ async def _ask_more(client: Client, replica: Replica) -> None:
             await _ask_sglang(client, replica)
         case "ollama":
             await _ask_ollama(client, replica)
+        case "scibox":
+            if key := await _told(client, replica, "/v1/key", _Key):
+                limits = [one.amount for one in key.limits if one.limit == "calls_in_flight"]
+                _learn(replica, slots=min(limits, default=None))
         case "tei":
             if tei := await _told(client, replica, "/info", _TeiInfo):
                 _learn(replica, context=tei.max_input_length, slots=tei.max_concurrent_requests)

@@ -71,7 +71,7 @@ class Health:
 
     def begin(self, now: float) -> None:
         """Begin the looks that are due."""
-        there = {id(replica): replica for replica in self._replicas() if not replica.is_local}
+        there = {id(one): one for one in self._replicas() if not one.is_local or is_own_vllm(one)}
         for key in self._patients.keys() - there.keys():
             gone = self._patients.pop(key)
             if gone.looking is not None:
@@ -89,6 +89,11 @@ class Health:
     async def _look(self, patient: _Patient) -> None:
         loop, replica = asyncio.get_running_loop(), patient.replica
         try:
+            if replica.is_local:
+                await _in_time(
+                    discovery.ask(self._client, replica)
+                )  # whether it is there its supervisor knows
+                return
             async with self._room:
                 before = (replica.slots, replica.is_usable)
                 is_long_ago = loop.time() - patient.told_at >= RETELL_S
@@ -109,6 +114,11 @@ class Health:
     def _pause_s(self, replica: Replica) -> float:
         """Somebody else's public service is not asked as often as one's own servers."""
         return max(self.every_s, RETELL_S) if replica.kind == "openai" else self.every_s
+
+
+def is_own_vllm(replica: Replica) -> bool:
+    """A child that knows its context only when it runs, and has not told it yet."""
+    return replica.kind == "vllm" and not replica.is_known
 
 
 async def look(client: Client, replicas: Iterable[Replica]) -> None:

@@ -90,7 +90,14 @@ class Replica:
         """What must be known of it to write to it."""
         dialect = self.dialect or "openai"
         has_tools = dialect != "llama" if self.has_tools is None else self.has_tools
-        return Target(self.model, dialect, has_tools, self.thinking or "auto", self.is_hermes)
+        return Target(
+            self.model,
+            dialect,
+            has_tools,
+            self.thinking or "auto",
+            has_newer_limit=self.kind == "openai",
+            is_hermes=self.is_hermes,
+        )
 
     @property
     def tokenizer(self) -> Literal["llama", "vllm"] | None:

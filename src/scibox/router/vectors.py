@@ -164,11 +164,15 @@ class Vectors:
 
         packs = pack(
             [piece.size for piece in pieces],
-            texts=1 if is_llama else self.packing.texts_per_call,
+            texts=1 if is_llama else self._texts_per_call(route),
             tokens=self.packing.tokens_per_call,
         )
         await spread(packs, work, OWN_AT_ONCE if is_own else self.packing.calls_at_once)
         return made
+
+    def _texts_per_call(self, route: Route) -> int:
+        """As configured, or as many as each of its servers takes."""
+        return min([self.packing.texts_per_call, *(one.texts for one in route.replicas if one.texts)])
 
     def _turn(self, route: Route) -> asyncio.Semaphore:
         return self._turns.setdefault(route.card.name, asyncio.Semaphore(1))

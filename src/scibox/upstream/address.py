@@ -17,6 +17,7 @@ class Address:
     prefix: str
     is_tls: bool = False
     socket: str | None = None  # a Unix socket's path, instead of host and port
+    headers: tuple[tuple[str, str], ...] = ()  # that every request there carries
 
     @classmethod
     def parse(cls, url: str) -> Address:

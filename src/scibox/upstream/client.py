@@ -96,6 +96,7 @@ def _head(method: str, path: str, address: Address, secret: str | None, has_body
     """The lines of a head that are the same in many requests."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {address.authority}"]
     lines.append("accept: application/json, text/event-stream")
+    lines += [f"{name}: {value}" for name, value in address.headers]
     if has_body:
         lines.append("content-type: application/json")
     if secret is not None:

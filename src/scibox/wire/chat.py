@@ -239,9 +239,15 @@ def parse(request_id: str, raw: bytes) -> Call:
     )
 
 
-def render(call: Call, model: str) -> bytes:
-    """The body for a replica that knows the model as `model`."""
-    return body.encode(outgoing(call, model))
+def render(call: Call, model: str, *, has_newer_limit: bool = False) -> bytes:
+    """The body for a replica that knows the model as `model`.
+
+    `has_newer_limit`: OpenAI's models that reason refuse `max_tokens`; all of them take the newer name.
+    """
+    fields = outgoing(call, model)
+    if has_newer_limit and (limit := fields.pop("max_tokens", None)) is not None:
+        fields["max_completion_tokens"] = limit
+    return body.encode(fields)
 
 
 def outgoing(call: Call, model: str) -> dict[str, bytes]:

@@ -70,7 +70,9 @@ def order(call: Call, target: Target) -> Order:
         fields = completions.outgoing(call, target)
         return Order(call.path, body.encode(fields), replace(reading, grammar=_grammar(call, target, fields)))
     if target.dialect != "llama":
-        return Order(call.path, chat.render(call, target.model), reading)
+        return Order(
+            call.path, chat.render(call, target.model, has_newer_limit=target.has_newer_limit), reading
+        )
     fields, undo = llama.render(call, target)
     # Its own separation shows a tag that the budget cut, and knows no block that the template opened.
     fields["reasoning_format"] = b'"none"'

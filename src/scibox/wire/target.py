@@ -14,4 +14,5 @@ class Target(Struct, frozen=True, gc=False):
     dialect: Dialect = "openai"
     has_tools: bool = True  # its chat template shows tools to the model
     thinking: Thinking = "auto"
+    has_newer_limit: bool = False  # it is OpenAI's own service, which wants `max_completion_tokens`
     is_hermes: bool = False  # its template writes calls as Hermes and Qwen do (wire/llama/offers.py)
