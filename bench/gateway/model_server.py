@@ -106,7 +106,8 @@ STREAM_HEAD = (
     b"transfer-encoding: chunked\r\n\r\n"
 )
 FIRST = STREAM_HEAD + _delta(_piece({"role": "assistant", "content": ""}))
-EVENT = _delta(_piece({"content": " answer"}))
+# Not all the same: LiteLLM ends a stream that says the same a hundred times.
+WORDS_IN_TURN = [_delta(_piece({"content": f" answer{i:02}"})) for i in range(16)]
 LAST = _delta(_piece({}, "stop")) + _delta([], usage=_USAGE) + _chunk(b"[DONE]") + b"0\r\n\r\n"
 
 
@@ -159,7 +160,7 @@ class Upstream(asyncio.Protocol):
         if not self._left:
             write(LAST)
             return
-        write(EVENT)
+        write(WORDS_IN_TURN[self._left % len(WORDS_IN_TURN)])
         self._left -= 1
         self._next_at += self.pace_s
         self._loop.call_at(self._next_at, self._tick)

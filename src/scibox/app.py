@@ -26,7 +26,16 @@ from scibox.http import server
 from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
-from scibox.process import aside, first_of, has_terminal, program, quicken, say, sockets_folder
+from scibox.process import (
+    aside,
+    first_of,
+    has_terminal,
+    program,
+    quicken,
+    say,
+    sockets_folder,
+    take_descriptors,
+)
 from scibox.router.health import look
 from scibox.router.replica import Route
 from scibox.service import admin
@@ -49,6 +58,7 @@ SWEEP_S = 0.5  # how long an engine that nobody needs any more may stay
 
 def serve(read: Callable[[], Config]) -> int:
     """Run the service until it is told to stop; returns the exit status. Each reload calls `read` again."""
+    take_descriptors()
     config = read()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(

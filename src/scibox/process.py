@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,14 @@ def sockets_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def take_descriptors() -> None:
+    """As many as this process may have: a stream needs two, and the usual limit for a start is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # on some systems "unlimited" is too much
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def quicken() -> None:

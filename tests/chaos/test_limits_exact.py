@@ -24,7 +24,7 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_calls_per_minute(tmp_path: Path, workers: int) -> None:
     limit = 300 if IS_LONG else 60
     async with served(tmp_path, workers, f"calls_per_minute = {limit}") as one:
-        told = await one.ask(TIMES * limit, patience_s=1.0)
+        told = await one.ask(TIMES * limit, patience_s=5.0)
 
     assert len(one.engine.came) == limit
     assert sum(call.end == "whole" for call in told) == limit

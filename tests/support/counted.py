@@ -62,7 +62,12 @@ async def served(
     async with Counting(script or Script()) as engine:
         upstream = Upstream.__new__(Upstream)
         upstream.url = f"{engine.address}/v1"
-        place = World(folder, upstream, f"[server]\nworkers = {workers}\n[gate]\nqueue_per_owner = 1000\n")
+        place = World(
+            folder,
+            upstream,
+            f"[server]\nworkers = {workers}\n[gate]\nqueue_per_model = 20000\nqueue_per_owner = 20000\n"
+            "upstream_slots = 1024\n",  # only the limit holds calls back
+        )
         text = place.config.read_text()
         place.config.write_text(text.replace('kind = "chat"', f'kind = "chat"\nlimits = {{ {limits} }}'))
         service = place.service()

@@ -16,6 +16,7 @@ class PlainCall:
     charged: float = 0.0
     covered: float = 0.0
     generated: int = 0
+    expected_cost: float = 0.0  # of what is charged
 
 
 @dataclass
@@ -23,6 +24,7 @@ class PlainOwner:
     name: str
     weight: float = 1.0
     counter: float = 0.0
+    expected_cost: float = 0.0  # of it: for output that is only expected
     last_turn: int = 0
     began: int = 0
     expected: float | None = None
@@ -34,6 +36,14 @@ class PlainOwner:
     @property
     def may_start(self) -> bool:
         return bool(self.keys) and self.parked is None
+
+    def expect(self, call: PlainCall, cost: float) -> None:
+        self.expected_cost += cost - call.expected_cost
+        call.expected_cost = cost
+
+
+def _by_turn(owner: PlainOwner) -> tuple[float, int, int]:
+    return owner.counter, owner.last_turn, owner.began
 
 
 class PlainRank:
@@ -51,9 +61,9 @@ class PlainRank:
         """Lift an owner that has begun to wait; note one that has ceased to."""
         if owner.may_start and not before:
             others = [other for other in self.owners.values() if other.may_start and other is not owner]
-            floor = min((other.counter for other in others), default=self.last.counter if self.last else None)
-            if floor is not None:
-                owner.counter = max(owner.counter, floor)
+            least = min(others, key=_by_turn, default=self.last)
+            if least is not None:
+                owner.counter = max(owner.counter, least.counter - least.expected_cost / least.weight)
             self.beginnings += 1
             owner.began = self.beginnings
         elif before and not owner.may_start:
@@ -81,7 +91,7 @@ class PlainRank:
         waiting = [owner for owner in self.owners.values() if owner.may_start]
         if self.parked or not waiting:
             return None
-        return min(waiting, key=lambda owner: (owner.counter, owner.last_turn, owner.began))
+        return min(waiting, key=_by_turn)
 
     def cost(self, owner: PlainOwner, wish: Wish) -> tuple[float, float]:
         typical = self.typical if owner.expected is None else owner.expected
@@ -94,6 +104,7 @@ class PlainRank:
         owner.last_turn = self.turn
         call.covered, call.charged = self.cost(owner, call.wish)
         owner.counter += call.charged / owner.weight
+        owner.expect(call, 2.0 * call.covered)
         key = owner.keys.pop(0)
         if owner.calls[key]:
             owner.keys.append(key)
@@ -104,6 +115,7 @@ class PlainRank:
         owner, key = self.owners[call.wish.owner], call.wish.key_id
         before = owner.may_start
         owner.counter += -call.charged / owner.weight
+        owner.expect(call, 0.0)
         owner.calls[key].insert(0, call)
         if key in owner.keys:
             owner.keys.remove(key)
@@ -206,19 +218,21 @@ class PlainQueue:
     def charge(self, call_id: str, tokens: int) -> None:
         call = self.running[call_id]
         call.generated += tokens
+        owner = self.ranks[call.wish.rank].owners[call.wish.owner]
         if call.generated > call.covered:
             cost = 2.0 * (call.generated - call.covered)
             call.covered = call.generated
             call.charged += cost
-            owner = self.ranks[call.wish.rank].owners[call.wish.owner]
             owner.counter += cost / owner.weight
+        owner.expect(call, 2.0 * (call.covered - call.generated))
 
     def finish(self, call_id: str, tokens: int | None) -> None:
         call = self.running.pop(call_id)
-        if tokens is None:
-            return
         rank = self.ranks[call.wish.rank]
         owner = rank.owners[call.wish.owner]
+        owner.expect(call, 0.0)
+        if tokens is None:
+            return
         completion = max(0, tokens - call.wish.prompt_tokens)
         cost = min(tokens, call.wish.prompt_tokens) + 2.0 * completion
         owner.counter += (cost - call.charged) / owner.weight

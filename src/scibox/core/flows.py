@@ -45,6 +45,7 @@ class Waiting:
     """A call in the queue, and then in a slot."""
 
     __slots__ = (
+        "advance",
         "charged",
         "covered",
         "entered_at",
@@ -65,6 +66,7 @@ class Waiting:
         self.charged = 0.0  # to its owner's counter so far
         self.covered = 0.0  # completion tokens that are charged
         self.generated = 0
+        self.advance = 0.0  # of what is charged: for output that is only expected
         self.seen_s: float | None = None  # how long it would wait, by the look of the queue when it came
 
 
@@ -101,6 +103,7 @@ class Flow:
     """The waiting calls of one owner, and the counter of what it got."""
 
     __slots__ = (
+        "advance",
         "bias",
         "blocked_by",
         "came_at",
@@ -127,6 +130,7 @@ class Flow:
         self.turns = turns
         self.weight = 1.0
         self.counter = 0.0
+        self.advance = 0.0  # of it: what is charged for output that is only expected
         self.lines: dict[str, Line] = {}
         self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
         self.waiting = 0

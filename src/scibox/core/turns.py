@@ -3,7 +3,9 @@
 Sheng et al., "Fairness in Serving Large Language Models" (OSDI'24): each owner has a counter of the service
 it got, in weighted LLM tokens divided by the owner's weight; the owner with the smallest counter is served
 next. One that begins to wait is lifted to the smallest counter of those waiting (nobody saves up turns while
-away), or, when nobody waits, to that of the last owner that did.
+away), or, when nobody waits, to that of the last owner that did. What that counter was charged for output
+which is only expected is no service yet: who was lifted by it would wait until the other, who gets back what
+was expected too much, has caught up.
 
 Within an owner its keys take turns, and within a key the first to come is the first to go.
 """
@@ -102,6 +104,7 @@ class Turns:
         call.charged = INPUT_WEIGHT * call.wish.prompt_tokens + OUTPUT_WEIGHT * call.covered
         charge = call.charged / flow.weight
         flow.counter += charge
+        self._advance(call, OUTPUT_WEIGHT * call.covered)
         self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self.turn > 20 else 0.5)
         flow.ready.move_to_end(line.key_id)
         self.remove(call)
@@ -114,6 +117,7 @@ class Turns:
         flow.running -= 1
         flow.come_since += call.entered_at > flow.walked.at
         self.add(flow, -call.charged)
+        self._advance(call, 0.0)
         call.charged = 0.0
         line.calls[call.wish.call_id] = call
         line.calls.move_to_end(call.wish.call_id, last=False)
@@ -131,11 +135,13 @@ class Turns:
             call.covered = call.generated
             call.charged += cost
             call.flow.counter += cost / call.flow.weight
+        self._advance(call, OUTPUT_WEIGHT * (call.covered - call.generated))
 
     def finish(self, call: Waiting, tokens: int | None) -> None:
         """A running call has ended after so many LLM tokens; None: nobody knows, what is charged stays."""
         flow = call.flow
         flow.running -= 1
+        self._advance(call, 0.0)
         if tokens is None:
             return
         prompt = min(tokens, call.wish.prompt_tokens)
@@ -155,6 +161,11 @@ class Turns:
         if cost < 0 and flow.entry:  # entries that are too small correct themselves when they come up
             self._push(flow)
 
+    def _advance(self, call: Waiting, cost: float) -> None:
+        """So much of what a call is charged is for output that is only expected."""
+        call.flow.advance += cost - call.advance
+        call.advance = cost
+
     def expect(self, call: Waiting) -> float:
         """LLM tokens its completion will probably have: as the owner's last, at most what was reserved."""
         expected = call.flow.expected
@@ -170,7 +181,7 @@ class Turns:
         if is_ready and not flow.entry:
             top = self._top() or self._last
             if top is not None:
-                flow.counter = max(flow.counter, top.counter)
+                flow.counter = max(flow.counter, top.counter - top.advance / top.weight)
             self._in_heap += 1
             self._push(flow)
         elif flow.entry and not is_ready:

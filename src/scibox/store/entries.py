@@ -114,11 +114,11 @@ def _cut_of_cells(table: str, names: str, widths_s: str) -> tuple[str, ...]:
 # alone: it keeps its calls in its journal. The text of a migration stays, whatever becomes of `CUTS`.
 _CUTS = (
     "ALTER TABLE sums RENAME TO sums_of_cells",
-    *_cut_of_cells("sums_of_models", "model, kind, endpoint, outcome", "3600, 86400"),
+    *_cut_of_cells("sums_of_models", "model, endpoint, outcome, kind", "3600, 86400"),
     *_cut_of_cells("sums_of_owners", "owner", "3600"),
     *_cut_of_cells("sums_of_keys", "owner, key_id, model", "86400"),
-    *_cut_of_cells("sums_of_key_outcomes", "owner, key_id, kind, endpoint, outcome", "86400"),
-    *_cut_of_cells("sums_of_owner_models", "owner, model, kind, endpoint, outcome", "86400"),
+    *_cut_of_cells("sums_of_key_outcomes", "owner, key_id, endpoint, outcome, kind", "86400"),
+    *_cut_of_cells("sums_of_owner_models", "owner, model, endpoint, outcome, kind", "86400"),
 )
 LEDGER = Tables("ledger", (_CREATE, _CUTS))
 

@@ -76,7 +76,10 @@ def select(span: Span, by: Sequence[Dimension], scope: Scope) -> tuple[str, list
     if set(groups) == set(order):
         return f"SELECT {', '.join([*groups, *COUNTED])} FROM {source}", values  # noqa: S608 - constants
     deep = places[-1] + 1 if places else 1
-    if len(places) < deep < len(order):
+    whole = len(order) - (
+        order[-1] == "kind"
+    )  # of an endpoint there is one kind: without it rows are as many
+    if len(places) < deep < whole:
         inner = ", ".join(order[:deep])
         added = ", ".join(f"{_sum(name)} AS {name}" for name in COUNTED)
         source = f"(SELECT {inner}, {added} FROM {source} GROUP BY {inner}) AS found"  # noqa: S608

@@ -150,7 +150,9 @@ def render(query: UsageQuery, rows: Sequence[tuple[Group, Sums]], *, is_complete
         at = since if width_s is None else cast(int, group[0])
         buckets[at].results.append(_result(sums, names(group)))
     following = None if query.rest is None else f"page_{query.rest}"
-    page = UsagePage(list(buckets.values()), following is not None, following, is_complete)
+    # Bucket by bucket: one call for all of a long page would keep every other thread waiting.
+    told = [msgspec.Raw(msgspec.json.encode(bucket)) for bucket in buckets.values()]
+    page = UsagePage(cast(list[UsageBucket], told), following is not None, following, is_complete)
     return msgspec.json.encode(page)
 
 
