@@ -212,6 +212,26 @@ def test_what_another_node_changes_is_followed(tmp_path: Path) -> None:
         place.spend(2)
 
 
+def test_the_key_of_an_upstream_is_told_nobody(tmp_path: Path) -> None:
+    canary = "canary-of-the-upstreams-key"
+    with two(tmp_path) as (place, second):
+        own = place.config.read_text() + 'upstream_key_env = "KEY_THERE"\n'
+        place.config.write_text(own)
+        with place.service(KEY_THERE=canary) as serve:
+            add(serve, second, upstream_key_env="KEY_THERE")
+            place.upstream.process.kill()
+            second.process.kill()
+            serve.until(lambda: [one["state"] for one in listed(serve)] == ["away", "away"])
+            told = [serve.get(path) for path in ("/admin/v1/status", REPLICAS, "/v1/models")]
+            body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+            told.append(serve.post("/v1/chat/completions", body))
+            assert told[-1][0] == 503
+            assert serve.stop() == 0
+        kept = b"".join(path.read_bytes() for path in place.data.rglob("*") if path.is_file())
+    assert canary not in f"{told}{place.said}"
+    assert canary.encode() not in kept
+
+
 def test_weights_that_cannot_be_had_are_an_error_of_the_request(tmp_path: Path) -> None:
     with world(tmp_path) as place, place.service() as serve:
         told = refused(serve, "POST", "", {"model": "m", "engine": "llama", "weights": "no-such-weights"})
