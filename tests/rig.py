@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -241,6 +241,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
     owner_limits: Allowed = NO_LIMITS,
     price: Price | None = None,
     queues: tuple[int, int] = (1_000, 200),
+    more: Sequence[Route] = (),
     **vectors_replica: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway with the models `chatty` (alias `gpt-test`) and `vectors`, both on one fake engine.
@@ -250,7 +251,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
     `rules`, `packing` and further fields of its replica are for `vectors`; `cache_file` switches its cache on.
     `ranker`: one more model, of kind `rerank`; `second`: one more for chat, `spare`. `keys` (by digest)
     are there beside the usual ones, `owners` by name; `slots` of the replica of `chatty`; `queues`: how many may wait for a model, and of an owner;
-    `model_limits`, `owner_limits` and `price` are of both models.
+    `model_limits`, `owner_limits` and `price` are of both models. `more`: models of the test's own.
     """
     with socket_folder() as folder:
         address = "http://127.0.0.1:0" if remote else f"unix:{folder}/fake.sock"
@@ -293,6 +294,7 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                     if second
                     else ()
                 ),
+                *more,
             ]
             directory = Directory(routes, aliases or {"gpt-test": "chatty"})
             journal = Notebook(folder / "journal")

@@ -383,7 +383,7 @@ class Deployed:
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, deployments, _rules(model, ways), model.fallback_models)
+        return Route(card, deployments, _rules(model, ways), model.fallback_models, model.hedge_after_s)
 
     def _stand(self, way: Way) -> Standing:
         deployment = way.deployment

@@ -69,6 +69,10 @@ def call(port: int, secret: str, stream: bool) -> tuple[str, str]:
     return ("broken off", "") if is_clear else ("wrong", text)
 
 
+def engines(serve: Serve) -> list[int]:
+    return [pid for pid in serve.children() if b"llama" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 @pytest.mark.real
 def test_every_call_has_one_clear_end_while_the_engine_is_killed(data_with_models: Path) -> None:
     chance = random.Random(7)
@@ -86,9 +90,9 @@ def test_every_call_has_one_clear_end_while_the_engine_is_killed(data_with_model
             one.start()
         for _ in range(KILLS):
             time.sleep(chance.uniform(1.0, 2.5))
-            [engine] = [
-                pid for pid in serve.children() if b"llama" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ]
+            # `ready` may still be of the one that was killed: the service hears of its death a moment later.
+            serve.until(lambda: len(engines(serve)) == 1)
+            [engine] = engines(serve)
             os.kill(engine, signal.SIGKILL)
             serve.until(lambda gone=engine: gone not in serve.children())
             serve.until_ready()

@@ -72,6 +72,27 @@ async def test_slots_are_taken_in_the_order_of_the_deployments_and_given_back() 
     assert again.deployment == 0
 
 
+async def test_a_call_takes_its_slot_along_to_another_deployment() -> None:
+    of = desk(slots=(2, 1))
+    for name in "ab":
+        await of.enter(wish(name), None)
+    of.move("a", 1)
+    of.move("b", 1)  # beyond its slots: it is there already
+    of.move("b", 7)  # there is no such one, after a reload
+    of.move("nobody", 1)
+    third = await of.enter(wish("c"), None)
+    assert third.deployment == 0
+    async with coming(of, wish("d")) as (d,):
+        assert not d.done()  # as many run as there are slots
+        of.leave("a", 20)
+        assert (await d).deployment == 0
+    for name in "bc":
+        of.leave(name, 20)
+    of.leave("d", 20)
+
+    assert [(await of.enter(wish(name), None)).deployment for name in "efg"] == [0, 0, 1]
+
+
 async def test_a_slot_that_is_free_goes_to_the_next_call_at_once() -> None:
     of = desk()
     await of.enter(wish("a"), None)

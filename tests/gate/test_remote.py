@@ -277,3 +277,16 @@ def _entries(one: Main) -> dict[int, float]:
 
     one.desk.enter = noting  # type: ignore[method-assign,assignment]
     return came
+
+
+async def test_a_workers_call_takes_its_slot_along() -> None:
+    async with main() as m:
+        m.desk._slots = lambda model: [1, 1]
+        worker = await m.worker()
+        assert (await worker.enter(wish("a"), None)).deployment == 0
+        worker.move("a", 1)
+        worker.move("nobody", 1)
+
+        assert (await worker.enter(wish("b"), None)).deployment == 0
+        worker.leave("a", 1)
+        assert (await worker.enter(wish("c"), None)).deployment == 1

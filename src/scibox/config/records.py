@@ -232,6 +232,7 @@ class Model:
     limits: Limits = NO_LIMITS  # of all callers together
     owner_limits: Limits = NO_LIMITS  # of each owner
     price: Price | None = None
+    hedge_after_s: Seconds | None = None  # without a first chunk; then another replica is asked as well
     fallback_models: tuple[str, ...] = ()  # public names of models that may stand in for it
 
 

@@ -112,6 +112,9 @@ class Desk(Protocol):
     def charge(self, call_id: str, completion_tokens: int) -> None:
         """That many LLM tokens more have been generated for it. Never waits."""
 
+    def move(self, call_id: str, deployment: int) -> None:
+        """It goes on at another deployment of its model, and takes its slot there. Never waits."""
+
     def leave(self, call_id: str, tokens: int | None) -> None:
         """The call has ended, after so many LLM tokens (None: as reserved). Never waits; harmless twice."""
 

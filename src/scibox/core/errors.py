@@ -195,6 +195,13 @@ class UpstreamUnavailable(SciBoxError):
     code = "upstream_unavailable"
 
 
+class UpstreamBusy(UpstreamUnavailable):
+    """The model server takes no calls for a while: after `opens_in_s`, where it has said when."""
+
+    code = "upstream_busy"
+    opens_in_s: float | None = None
+
+
 class UpstreamMisconfigured(SciBoxError):
     """The model server refuses the gateway itself: its key or the model's name there is wrong."""
 

@@ -95,11 +95,11 @@ class Pulse(Generic[M]):
 
     def __init__(self, member: M, slots: int | None = None) -> None:
         self.member = member
-        self.slots = slots  # changed by `Choice.resize` only
+        self.slots = slots  # changed by `resize` only
         self.breaker = Breaker()
         self.in_flight = 0
         self.unread = 0  # bytes of the prompts whose first chunk has not come
-        self.is_draining = False  # changed by `Choice.drain` only
+        self.is_draining = False  # changed by `drain` only
         self.slowness = 1.0  # of late, beside its peers
         self.begun_at = -math.inf  # its last call
         self.norms = Norms()  # its own until it is one of several
@@ -110,6 +110,11 @@ class Pulse(Generic[M]):
         self._bag: list[Pulse[M]] | None = None  # the home's list it stands in, and where
         self._at = -1
         self._queued_at = math.inf  # when the home looks at it again
+
+    @property
+    def home(self) -> Choice[M] | None:
+        """The deployment's choice that it is one of now."""
+        return self._home
 
     @property
     def has_room(self) -> bool:
@@ -132,6 +137,16 @@ class Pulse(Generic[M]):
             self._home.place(self, now)
         return flight
 
+    def drain(self, is_draining: bool, now: float) -> None:
+        """No more calls go to it; or they do again."""
+        self.is_draining = is_draining
+        self._changed(now)
+
+    def resize(self, slots: int | None, now: float) -> None:
+        """It has so many slots now."""
+        self.slots = slots
+        self._changed(now)
+
     def slowness_at(self, now: float) -> float:
         """How many times slower than its peers it is, its oldest call that waits included."""
         if self._waiting:
@@ -143,6 +158,8 @@ class Pulse(Generic[M]):
 
     def measured(self, work: int, took_s: float, now: float) -> None:
         """So long a piece of work of that class took."""
+        if self._is_alone:  # there is nobody to be slower than: not worth a logarithm for each call
+            return
         ratio = self.norms.ratio(work, took_s, now)
         ratio = min(max(ratio, _LEAST_LOG), _MOST_LOG)
         kept = math.exp(min(0.0, self._seen_at - now) / SLOWNESS_OVER_S)
@@ -167,6 +184,10 @@ class Pulse(Generic[M]):
         self.unread -= flight._size
         return True
 
+    @property
+    def _is_alone(self) -> bool:
+        return self._home is not None and len(self._home) == 1
+
     def _changed(self, now: float) -> None:
         if self._home is not None:
             self._home.place(self, now)
@@ -188,7 +209,9 @@ class Flight(Generic[M]):
         self._chunks = 0
         self._has_ended = False
         self.begun_at = now
-        self.usual_s = pulse.norms.usual_s(first_work(size)) if tells_first else math.inf
+        self.usual_s = (
+            pulse.norms.usual_s(first_work(size)) if tells_first and not pulse._is_alone else math.inf
+        )
 
     @property
     def member(self) -> M:

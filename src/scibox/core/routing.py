@@ -98,7 +98,9 @@ class Choice(Generic[M]):
         return self._barred[0][0] - now if self._barred else math.inf
 
     def add(self, pulse: Pulse[M], now: float) -> None:
-        """A replica more."""
+        """A replica more; it may come from another deployment, as after a reload."""
+        if pulse._home is not None and pulse._home is not self:
+            pulse._home.remove(pulse)
         pulse.norms = self._norms
         pulse._home = self
         pulse._queued_at = math.inf
@@ -115,13 +117,13 @@ class Choice(Generic[M]):
 
     def drain(self, pulse: Pulse[M], is_draining: bool, now: float) -> None:
         """No more calls go to it; or they do again."""
-        pulse.is_draining = is_draining
-        self.place(pulse, now)
+        assert pulse._home is self
+        pulse.drain(is_draining, now)
 
     def resize(self, pulse: Pulse[M], slots: int | None, now: float) -> None:
         """It has so many slots now."""
-        pulse.slots = slots
-        self.place(pulse, now)
+        assert pulse._home is self
+        pulse.resize(slots, now)
 
     def place(self, pulse: Pulse[M], now: float) -> None:
         """Something about it has changed: where it stands now."""

@@ -157,6 +157,7 @@ class Call(Struct, frozen=True, gc=False):
     patience_s: float | None = None  # how long it may wait for its turn; None: as the service is set
     endpoint: str = ""  # as the client called it, without /v1: "/responses"
     embedding: Embedding | None = None
+    stands_in: bool = False  # `model` is another than the caller's: the answer names it
 
 
 class Chunk(Struct, frozen=True, gc=False):

@@ -87,6 +87,15 @@ class LocalDesk:
         if call is not None:
             call.model.queue.charge(call_id, completion_tokens)
 
+    def move(self, call_id: str, deployment: int) -> None:
+        """Its slot is one of that deployment from now on, also where none is free: it is there already."""
+        call = self._calls.get(call_id)
+        used = call.model.used if call is not None else []
+        if call is not None and call.deployment is not None and deployment < len(used):
+            used[call.deployment] -= 1
+            used[deployment] += 1
+            call.deployment = deployment
+
     def leave(self, call_id: str, tokens: int | None) -> None:
         """The call has ended, or waits no longer."""
         call = self._calls.pop(call_id, None)

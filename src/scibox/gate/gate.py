@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from scibox.core.admission import (
     Allowance,
     Desk,
@@ -113,6 +115,13 @@ class Gate:
             opened_at=self._now(),
             known=customer.known,
         )
+
+    async def move(self, ticket: Ticket, card: ModelCard) -> None:
+        """The ticket's call waits for that model instead, with what is left of its patience."""
+        customer = self._customer(ticket.key, card)
+        wish = self._wish(customer, ticket.call)
+        left_s = max(0.0, wish.patience_s - (self.clock() - ticket.opened_clock))
+        await ticket.move(card, replace(wish, patience_s=left_s), customer.known)
 
     async def allowances(self, key: Key, cards: Sequence[ModelCard]) -> Sequence[Allowance]:
         """What is left of the limits that hold for calls of this key, on these models."""

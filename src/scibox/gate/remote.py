@@ -11,7 +11,7 @@ from scibox.core.events import Emit, Notice
 from scibox.core.sharing import share, shared_wish
 from scibox.intercom.link import Link, LinkLost
 
-from .switchboard import Charged, Entering, Left
+from .switchboard import Charged, Entering, Left, Moved
 
 _grant = msgpack.Decoder(Grant).decode
 _place = msgpack.Decoder(Place).decode
@@ -59,6 +59,13 @@ class RemoteDesk:
             self._local.charge(call_id, completion_tokens)
         else:
             self._link.tell("desk.charge", Charged(call_id, completion_tokens))
+
+    def move(self, call_id: str, deployment: int) -> None:
+        """As `Desk` says."""
+        if call_id in self._at_local:
+            self._local.move(call_id, deployment)
+        else:
+            self._link.tell("desk.move", Moved(call_id, deployment))
 
     def leave(self, call_id: str, tokens: int | None) -> None:
         """As `Desk` says."""

@@ -24,6 +24,13 @@ class Charged(Struct, frozen=True, array_like=True):
     completion_tokens: int
 
 
+class Moved(Struct, frozen=True, array_like=True):
+    """`desk.move`."""
+
+    call_id: str
+    deployment: int
+
+
 class Left(Struct, frozen=True, array_like=True):
     """`desk.leave`."""
 
@@ -33,6 +40,7 @@ class Left(Struct, frozen=True, array_like=True):
 
 _entering = msgpack.Decoder(Entering).decode
 _charged = msgpack.Decoder(Charged).decode
+_moved = msgpack.Decoder(Moved).decode
 _left = msgpack.Decoder(Left).decode
 _subjects = msgpack.Decoder(list[Subject]).decode
 _owner = msgpack.Decoder(str).decode
@@ -53,7 +61,7 @@ class Switchboard:
             "desk.places": self._places,
             "desk.has_room": self._has_room,
         }
-        hub.told |= {"desk.charge": self._charge, "desk.leave": self._leave}
+        hub.told |= {"desk.charge": self._charge, "desk.move": self._move, "desk.leave": self._leave}
         hub.gone.append(self._free)
 
     @property
@@ -76,6 +84,11 @@ class Switchboard:
         self._desk.charge(told.call_id, told.completion_tokens)
         if told.call_id in self._held[caller]:
             self._held[caller][told.call_id] += told.completion_tokens
+
+    def _move(self, caller: Caller, body: Raw) -> None:
+        told = _moved(body)
+        if told.call_id in self._held[caller]:
+            self._desk.move(told.call_id, told.deployment)
 
     def _leave(self, caller: Caller, body: Raw) -> None:
         told = _left(body)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from scibox.core.admission import Desk, Grant, Place, Wish
 from scibox.core.entries import Entry, Opened
 from scibox.core.errors import (
@@ -179,6 +181,16 @@ class Ticket:
         self._audience.admitted(self.grant)
         return self
 
+    async def move(self, card: ModelCard, wish: Wish, known: Known) -> None:
+        """Another model stands in: wait for a turn there; limits and price are that model's from then on."""
+        desk, waited_s = self._books.desk, self.grant.waited_s
+        desk.leave(self.call.request_id, 0)
+        grant = await desk.enter(wish, self._audience.queued if self.call.stream else None)
+        self.card, self.wish, self.known = card, wish, known
+        self.grant = replace(grant, waited_s=waited_s + grant.waited_s)
+        self.deployment = grant.deployment
+        self._audience.admitted(self.grant)
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -189,7 +201,13 @@ class Ticket:
     def tried(self, deployment: int, address: str) -> None:
         """An attempt on that replica begins."""
         self.attempts += 1
-        self.deployment = deployment
+        self.answers(deployment, address)
+
+    def answers(self, deployment: int, address: str) -> None:
+        """Of several attempts at a time it is this one that answers."""
+        if deployment != self.deployment:
+            self._books.desk.move(self.call.request_id, deployment)
+            self.deployment = deployment
         self.replica = address
 
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:

@@ -139,6 +139,7 @@ async def examine(client: Client, replica: Replica, failures: int = 1) -> str | 
 def _note(replica: Replica, words: str | None, failures: int) -> None:
     if words is None:
         replica.away = None
+        replica.found()
     elif failures >= FAILURES or not replica.is_known or replica.away is not None:
         replica.away = Trouble(words, replica.away.since if replica.away else time.time())
 

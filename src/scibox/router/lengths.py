@@ -48,7 +48,7 @@ class Lengths:
     def __init__(self, tokenizer: Tokenizer, route: Route, truncate: int | None) -> None:
         self._tokenizer = tokenizer
         self._context = route.shown.context
-        self._counter = next((replica for replica in route.replicas if replica.tokenizer), None)
+        self._counter = next(iter(route.askable), None)
         self._truncate = truncate
         self.limit = self._limit(route, truncate)
 

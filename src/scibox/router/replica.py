@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
+from urllib.parse import quote
 
+from scibox.core.errors import UpstreamUnavailable
+from scibox.core.pulse import Pulse
+from scibox.core.routing import Choice
 from scibox.core.types import (
     Dialect,
     ModelCard,
@@ -20,12 +25,18 @@ from scibox.wire.orders import Target
 from .trouble import Trouble
 
 UpstreamKind = Literal["vllm", "sglang", "llama", "ollama", "tei", "litellm", "scibox", "openai"]
+Headers = tuple[tuple[bytes, bytes], ...]
+_OF_PULSE = frozenset({"slots", "is_draining", "away"})
 LEARNT = ("context", "dialect", "slots")  # what a server of others may say of itself, and others may not
 
 
 @dataclass
 class Replica:
-    """One running instance of a deployment. What it does now, `in_flight`, is of this process alone."""
+    """One running instance of a deployment. How it does now, its `pulse`, is what this process has seen.
+
+    Its `trouble` is in words for the operator, `fault` the code of the error; the breaker of its pulse
+    decides whether calls go to it.
+    """
 
     address: Address
     model: str  # the name it is known by there
@@ -53,14 +64,40 @@ class Replica:
     is_draining: bool = False  # it gets no new calls
 
     def __post_init__(self) -> None:
-        self.in_flight = 0  # attempts that it works on for this process
-        self.exchanges: set[Exchange] = set()  # with which they do
+        self.pulse: Pulse[Replica] = Pulse(self, self.slots)
+        self.name = str(self.address)  # as it stands in the ledger
+        self.fault = ""
+        self.exchanges: set[Exchange] = set()  # with which it works on attempts of this process
         if self.stated is None:
             self.stated = frozenset(name for name in LEARNT if getattr(self, name) is not None)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name in _OF_PULSE and "pulse" in self.__dict__:
+            self._tell_pulse()
+
+    def _tell_pulse(self) -> None:
+        """Who chooses among replicas knows only pulses."""
+        pulse, now = self.pulse, time.monotonic()
+        is_barred = self.is_draining or self.away is not None
+        if pulse.is_draining is not is_barred:
+            pulse.drain(is_barred, now)
+        if pulse.slots != self.slots:
+            pulse.resize(self.slots, now)
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that it works on for this process."""
+        return self.pulse.in_flight
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a new call may go to it now."""
+        return not self.pulse.is_draining and self.pulse.breaker.is_ready(time.monotonic())
+
     @property
     def is_usable(self) -> bool:
-        """Whether a new call may go to it."""
+        """Whether it is known to be well."""
         return not self.is_draining and self.trouble is None and self.away is None
 
     @property
@@ -77,13 +114,27 @@ class Replica:
         for exchange in list(self.exchanges):
             exchange.cut()
 
-    def failed(self, words: str) -> None:
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the last that is known of it is that nobody could connect."""
+        return self.fault == UpstreamUnavailable.code
+
+    def failed(self, words: str, fault: str = "") -> None:
         """It could not answer; told until it has answered again."""
         self.trouble = Trouble(words, self.trouble.since if self.trouble else time.time())
+        self.fault = fault
 
     def answered(self) -> None:
         """It is there."""
-        self.trouble = None
+        if self.fault or self.trouble is not None:
+            self.trouble = None
+            self.fault = ""
+
+    def found(self) -> None:
+        """Somebody has reached it who was not a call: the next call may go there at once."""
+        if self.is_unreachable:
+            self.answered()
+            self.pulse.checked(True, time.monotonic(), 0.5)
 
     @property
     def target(self) -> Target:
@@ -133,6 +184,9 @@ class Witness(Protocol):
     def tried(self, deployment: int, address: str) -> None:
         """An attempt on that replica begins."""
 
+    def answers(self, deployment: int, address: str) -> None:
+        """Of several attempts at a time it is this one that answers."""
+
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
         """So many texts more have their vectors; `cached_tokens` of theirs were known already."""
 
@@ -143,6 +197,9 @@ class Nobody:
     def tried(self, deployment: int, address: str) -> None:
         """Not heard."""
 
+    def answers(self, deployment: int, address: str) -> None:
+        """Not heard."""
+
     def embedded(self, texts: int, prompt_tokens: int, cached_tokens: int) -> None:
         """Not heard."""
 
@@ -150,28 +207,37 @@ class Nobody:
 NOBODY = Nobody()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Deployment:
     """One configured way to serve a model: replicas that are as good as each other."""
 
     replicas: tuple[Replica, ...]
 
+    def __post_init__(self) -> None:
+        self._own = Choice(random.random, (replica.pulse for replica in self.replicas))
+
+    @property
+    def choice(self) -> Choice[Replica]:
+        """Who decides among its replicas; for calls that came before a reload, where those are now."""
+        if len(self._own):
+            return self._own
+        homes = (replica.pulse.home for replica in self.replicas)
+        return next((home for home in homes if home is not None), self._own)
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a new call may go to one of its replicas now."""
+        return any(replica.takes_calls for replica in self.replicas)
+
     def slots(self, unknown: int) -> int:
         """Calls that its replicas answer at the same time; `unknown` of one that does not say.
 
-        Where none is usable all count that stay: calls go there and fail, or find one that is back, instead
+        Where none takes any all count that stay: calls go there and fail, or find one that is back, instead
         of waiting.
         """
         staying = [replica for replica in self.replicas if not replica.is_draining]
-        usable = [replica for replica in staying if replica.is_usable]
-        return sum(replica.slots or unknown for replica in usable or staying)
-
-    def in_turn(self) -> list[Replica]:
-        """The order in which a new call tries its replicas: those that can answer, the least busy first."""
-        return sorted(
-            (replica for replica in self.replicas if not replica.is_draining),
-            key=lambda replica: (not replica.is_usable, replica.in_flight / (replica.slots or 1)),
-        )
+        able = [replica for replica in staying if replica.takes_calls]
+        return sum(replica.slots or unknown for replica in able or staying)
 
 
 @dataclass
@@ -185,8 +251,12 @@ class Route:
     deployments: tuple[Deployment, ...]
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
     fallbacks: tuple[str, ...] = ()
+    hedge_after_s: float | None = None  # without a first chunk, after which another replica is asked too
 
     def __post_init__(self) -> None:
+        name = self.card.name
+        named = name.encode() if name.isascii() else quote(name).encode()
+        self.headers: Headers = ((b"x-scibox-model", named),)  # of its answers
         self.users = 0  # calls that may still go to one of its replicas
         self.serve_by(self.deployments)
 
@@ -202,10 +272,21 @@ class Route:
     def __exit__(self, *_: object) -> None:
         self.users -= 1
 
-    def from_(self, first: int) -> list[tuple[int, Deployment]]:
-        """The deployments with their indexes, as a call that was given `first` tries them."""
-        numbered = list(enumerate(self.deployments))
-        return numbered[first : first + 1] + numbered[:first] + numbered[first + 1 :]
+    def slots(self, unknown: int) -> list[int]:
+        """Calls that each deployment answers at the same time: none where no replica takes calls, unless none
+        does anywhere.
+        """
+        able = [deployment.takes_calls for deployment in self.deployments]
+        return [
+            deployment.slots(unknown) if is_able or not any(able) else 0
+            for deployment, is_able in zip(self.deployments, able, strict=True)
+        ]
+
+    @property
+    def askable(self) -> list[Replica]:
+        """The replicas that have a tokenizer, those first that are not in trouble."""
+        able = (replica for replica in self.replicas if replica.tokenizer)
+        return sorted(able, key=lambda replica: (not replica.takes_calls, not replica.is_usable))
 
     @property
     def has_tokenizer(self) -> bool:

@@ -1,41 +1,46 @@
 """Where a call goes: attempts on the replicas of its model, before the first chunk; then the relay.
 
-Until the first chunk has left, a failed attempt is followed by another; after it, never (ARCHITECTURE,
-law 2). Every wait has a deadline (law 7).
+Until the first chunk has left, a failed attempt is followed by another (`attempts.py` says where); after it,
+never (ARCHITECTURE, law 2). Every wait has a deadline (law 7).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from scibox.core.errors import (
     SciBoxError,
     UpstreamBroken,
-    UpstreamLost,
     UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from scibox.core.pulse import Flight
+from scibox.core.spending import Budget
 from scibox.core.types import Call, Chunk
-from scibox.upstream.client import Client, Exchange
-from scibox.wire import answers
+from scibox.upstream.client import MAX_BODY_BYTES, MAX_TEXT_BYTES, Client, Exchange
+from scibox.wire import answers, retry_after
 from scibox.wire.orders import order, split
 
+from .answer import Answer
+from .attempts import Attempts, Way
 from .choices import merged
 from .counting import refuse_too_long
+from .hedges import Hedges
+from .knocking import Knocking
 from .learning import learn
 from .replica import NOBODY, Replica, Route, Witness
 from .tokenizer import Tokenizer
 from .trouble import words_on
 
-RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
-RESTART_POLL_S = 0.1
 LAST_S = 1.0  # for what follows the last event
+POLL_S = 0.1  # between two looks at a child of ours that is being restarted
 PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
 
 
@@ -49,93 +54,134 @@ class Deadlines:
 
 
 class Router:
-    """Turns a call into chunks."""
+    """Turns a call into chunks. `luck` is in 0..1."""
 
-    def __init__(self, client: Client, deadlines: Deadlines) -> None:
+    # The loop's time too, without looking for the loop: Python 3.11 asks the kernel for that each time.
+    _clock = staticmethod(time.monotonic)
+
+    def __init__(
+        self, client: Client, deadlines: Deadlines, luck: Callable[[], float] = random.random
+    ) -> None:
         self._client = client
         self.deadlines = deadlines
         self.tokenizer = Tokenizer(client)
+        self._luck = luck
+        self._knocking = Knocking(client)
+        self._hedges = Hedges()
+        self._retries: defaultdict[str, Budget] = defaultdict(Budget)  # by model
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return self._now() + self.deadlines.total_s
+        return self._clock() + self.deadlines.total_s
 
-    # The loop's time too, without looking for the loop: Python 3.11 asks the kernel for that each time.
-    _now = staticmethod(time.monotonic)
+    def may_retry(self, route: Route) -> bool:
+        """Whether a failed piece of a call may be tried again from the start; it is then spent."""
+        return self._retries[route.card.name].take(self._clock())
 
     async def stream(
-        self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
+        self,
+        call: Call,
+        route: Route,
+        first: int = 0,
+        witness: Witness = NOBODY,
+        ends_at: float | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """The chunks of the first replica that answers, beginning with those of deployment `first`."""
-        ends_at = self.ends_at()
-        failure: SciBoxError | None = None
-        for index, deployment in route.from_(first):
-            for replica in deployment.in_turn():
-                has_begun = False
-                tried = functools.partial(witness.tried, index, str(replica.address))
-                replica.in_flight += 1
-                try:
-                    async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
-                        async for chunk in chunks:
-                            if not has_begun:
-                                has_begun = True
-                                replica.answered()
-                            yield chunk
-                    return
-                except PASSED_ON as error:
-                    replica.failed(words_on(error))
-                    if has_begun:
-                        raise
-                    failure = error
-                finally:
-                    replica.in_flight -= 1
-        raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
-
-    def _choices(
-        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
-    ) -> AsyncGenerator[Chunk, None]:
-        """The answer of one replica; llama-server is asked for one choice at a time."""
-        if not replica.is_local and (call.n == 1 or replica.dialect != "llama"):
-            return self._attempt(call, replica, ends_at, tried)
-        if call.n == 1 or replica.dialect != "llama":
-            return self._patiently(call, replica, ends_at, tried)
-        group = call.n // call.prompts
-        return merged(split(call), lambda one: self._patiently(one, replica, ends_at, tried), group=group)
-
-    async def _patiently(
-        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
-    ) -> AsyncGenerator[Chunk, None]:
-        """Attempts on one replica: a child of ours that is being restarted is waited for.
-
-        One that dies before it has answered anything is given the call once more, and no oftener: if the
-        call is what kills it, it must not kill it again and again.
-        """
-        now = self._now
-        patient_until = now() + (RESTART_PATIENCE_S if replica.is_local else 0.0)
-        is_second_life = not replica.is_local
-        while True:
-            has_begun = False
-            try:
-                async with aclosing(self._attempt(call, replica, ends_at, tried)) as chunks:
-                    async for chunk in chunks:
-                        has_begun = True
-                        yield chunk
+        ends_at = self.ends_at() if ends_at is None else ends_at
+        if call.n > 1 and any(replica.dialect == "llama" for replica in route.replicas):
+            # llama-server is asked for one choice at a time.
+            parts = merged(
+                split(call),
+                lambda one: self.stream(one, route, first, witness, ends_at),
+                group=call.n // call.prompts,
+            )
+            async with aclosing(parts) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        answer = await self._begin(call, route, first, witness, ends_at)
+        try:
+            if not call.stream:
+                answer.flight.end(self._clock(), answer.deltas)
+                answer.close()
+                yield answer.first
                 return
-            except UpstreamUnavailable:
-                if has_begun or now() > patient_until:
-                    raise
-            except UpstreamLost:
-                if has_begun or is_second_life:
-                    raise
-                is_second_life = True
-            await asyncio.sleep(RESTART_POLL_S)
+            yield answer.first
+            while True:
+                for chunk in answer.chunks:
+                    answer.deltas += chunk.deltas
+                    yield chunk
+                if answer.is_whole:
+                    break
+                by = min(self._clock() + self.deadlines.next_chunk_s, ends_at)
+                answer.feed(await answer.exchange.read(by))
+            answer.flight.end(self._clock(), answer.deltas)
+            with suppress(SciBoxError):
+                # Read to the end, so that the connection can serve the next call.
+                await answer.exchange.read(min(self._clock() + LAST_S, ends_at))
+        except PASSED_ON as error:
+            replica = answer.flight.member
+            replica.failed(words_on(error), error.code)
+            answer.flight.fail(self._clock(), self._luck())
+            error.hide(replica.secret)
+            raise
+        except SciBoxError as error:
+            answer.flight.end(self._clock(), answer.deltas)
+            error.hide(answer.flight.member.secret)
+            raise
+        finally:
+            answer.flight.abandon(self._clock(), answer.deltas)
+            answer.close()
 
-    async def _attempt(
-        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
-    ) -> AsyncGenerator[Chunk, None]:
-        """One try of a call on one replica."""
+    async def _begin(self, call: Call, route: Route, first: int, witness: Witness, ends_at: float) -> Answer:
+        """Attempts until one answers; raises what the last has failed with."""
+        budget = self._retries[route.card.name]
+        budget.called(self._clock())
+        attempts = Attempts(call, route, first, budget, self._luck)
+        answer: Answer | None = None
+        way = Way(call, route, witness, ends_at, attempts)
+        is_hedged = route.hedge_after_s is not None and not call.is_background
+        while True:
+            flight = attempts.next(self._clock())
+            if flight is None:
+                await asyncio.sleep(POLL_S)
+            elif is_hedged and attempts.is_fresh:
+                answer = await self._hedges.first(way, flight, self._try, self._clock)
+            else:
+                answer = await self._try(way, flight, attempts.deployment)
+            if answer is not None:
+                return answer
+            if attempts.failure is not None and self._clock() >= ends_at:
+                raise attempts.failure
+
+    async def _try(self, way: Way, flight: Flight[Replica], deployment: int) -> Answer | None:
+        """One attempt; None: it has failed, and another may follow."""
+        try:
+            if way.attempts.pause_s:
+                await asyncio.sleep(way.attempts.pause_s)
+            answer = await self._attempt(way, flight, deployment)
+        except PASSED_ON as error:
+            error.hide(flight.member.secret)
+            way.attempts.failed(flight, error, self._clock())
+            return None
+        except SciBoxError as error:  # the caller's own fault: the replica has answered
+            error.hide(flight.member.secret)
+            flight.end(self._clock())
+            raise
+        except BaseException:
+            flight.abandon(self._clock())
+            raise
+        flight.member.answered()
+        return answer
+
+    async def _attempt(self, way: Way, flight: Flight[Replica], deployment: int) -> Answer:
+        """Open an exchange and wait for the first chunk."""
+        call, replica, deadlines = way.call, flight.member, self.deadlines
+        if replica.is_unreachable and not replica.is_local:
+            await self._knocking.knock(replica)
         await refuse_too_long(self.tokenizer, call, replica)
-        tried()
+        if not way.attempts.is_poll:
+            way.witness.tried(deployment, replica.name)
         sent = order(call, await learn(self._client, self.tokenizer, call, replica))
         exchange = self._client.exchange(
             replica.address,
@@ -145,48 +191,32 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
+        by = min(self._clock() + deadlines.first_chunk_s, way.ends_at) if call.stream else way.ends_at
         replica.exchanges.add(exchange)
         try:
-            await self._open(exchange, call, ends_at)
-            if not call.stream:
-                yield answers.whole(await exchange.read_all(ends_at), sent.reading)
-                return
-            # No generator of its own for this: each costs every chunk half a microsecond.
-            stream = answers.Stream(sent.reading)
-            patience_s = self.deadlines.first_chunk_s
-            while not stream.finished:
-                received = await exchange.read(min(self._now() + patience_s, ends_at))
-                if not received:
-                    stream.close()
-                for chunk in stream.feed(received):
-                    yield chunk
-                patience_s = self.deadlines.next_chunk_s
-            # Read to the end, so that the connection can serve the next call.
-            await exchange.read(min(self._now() + LAST_S, ends_at))
-        except SciBoxError as error:
-            error.hide(replica.secret)
-            raise
-        finally:
+            await exchange.open(by)
+            if exchange.status != 200:
+                raise await _refusal(exchange, by)
+            if call.stream:
+                if not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
+                    raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
+                answer = Answer(flight, exchange, answers.Stream(sent.reading))
+                while not answer.has_begun:
+                    answer.feed(await exchange.read(by))
+                flight.first_chunk(self._clock())
+            else:
+                most_bytes = MAX_TEXT_BYTES if call.kind == "chat" else MAX_BODY_BYTES
+                body = await exchange.read_all(by, most_bytes)
+                answer = Answer.whole(flight, exchange, answers.whole(body, sent.reading))
+        except BaseException:
             replica.exchanges.discard(exchange)
             exchange.close()
-
-    async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
-        first_at = self._now() + self.deadlines.first_chunk_s
-        by = min(first_at, ends_at) if call.stream else ends_at
-        await exchange.open(by)
-        if exchange.status != 200:
-            raise answers.refusal(exchange.status, await exchange.read_error(by))
-        if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
-            raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
+            raise
+        return answer
 
 
-@asynccontextmanager
-async def until(at: float) -> AsyncIterator[None]:
-    """`asyncio.timeout_at` whose end is `UpstreamTimeout`."""
-    try:
-        async with asyncio.timeout_at(at):
-            yield
-    except TimeoutError:
-        raise UpstreamTimeout(
-            "The model server took too long; try again, or ask for a shorter answer.", retry_after_s=5
-        ) from None
+async def _refusal(exchange: Exchange, by: float) -> SciBoxError:
+    """What an error answer says, and when to come again."""
+    told = exchange.header(b"retry-after"), exchange.header(b"retry-after-ms")
+    opens_in_s = retry_after.seconds(*told, time.time())
+    return answers.refusal(exchange.status, await exchange.read_error(by), opens_in_s)

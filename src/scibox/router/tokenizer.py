@@ -6,6 +6,7 @@ An engine answers in its HTTP threads: no slot, no queue, no ticket. No tokenize
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -31,7 +32,7 @@ _OUT_OF_VOCABULARY = b"range_check"  # llama-server's 500 for an id that it does
 
 
 class Tokenizer:
-    """Asks the replicas of a route, in order, those that have a tokenizer."""
+    """Asks the replicas of a route that have a tokenizer, one after the other."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -75,9 +76,10 @@ class Tokenizer:
         exchange = self._client.exchange(
             replica.address, "POST", replica.address.root + path, body=body, secret=replica.secret
         )
+        by = time.monotonic() + DEADLINE_S
         try:
-            await exchange.open()
-            answer = await exchange.read_all()
+            await exchange.open(by)
+            answer = await exchange.read_all(by)
             if exchange.status != 200:
                 if _OUT_OF_VOCABULARY in answer:
                     raise InvalidRequest(
@@ -104,9 +106,7 @@ async def _first(route: Route, ask: Callable[[Replica], Awaitable[T]]) -> T:
     failure: UpstreamBroken | UpstreamUnavailable | None = None
     try:
         async with asyncio.timeout(DEADLINE_S):
-            for replica in route.replicas:
-                if replica.tokenizer is None:
-                    continue
+            for replica in route.askable:
                 try:
                     return await ask(replica)
                 except (UpstreamBroken, UpstreamLost, UpstreamUnavailable) as error:

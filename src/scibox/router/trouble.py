@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from scibox.core.errors import (
@@ -38,6 +39,28 @@ def words_on(error: SciBoxError) -> str:
             return f"Its last answer was broken: look at its own log. {error.message}"
         case _:
             return error.message
+
+
+def resting(faults: Collection[str]) -> SciBoxError:
+    """What a call is told that no replica takes, by what they have failed with."""
+    if "upstream_busy" in faults:
+        return UpstreamUnavailable(
+            "The model's servers are busy; try again.", code="upstream_busy", retry_after_s=2
+        )
+    if faults and all(fault == UpstreamMisconfigured.code for fault in faults):
+        return UpstreamMisconfigured(
+            "The model's servers refuse the gateway; tell the operator to check its upstream keys and names.",
+            retry_after_s=30,
+        )
+    if faults:
+        return UpstreamUnavailable(
+            "The model's servers could not answer a moment ago and are left alone until they may be back; "
+            "try again.",
+            retry_after_s=2,
+        )
+    return UpstreamUnavailable(
+        "This model has no server that takes calls; tell the operator.", retry_after_s=30
+    )
 
 
 def refused(status: int) -> str:

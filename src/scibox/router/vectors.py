@@ -25,17 +25,19 @@ from scibox.core.errors import (
     SciBoxError,
     UpstreamBroken,
     UpstreamLost,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from scibox.core.packing import pack
 from scibox.core.types import Call, Chunk, Content, Embedding, Usage, Vector
 from scibox.store.vectors import VectorCache
+from scibox.upstream.connection import LATE
 from scibox.wire import embeddings
 
 from .contents import content_of
 from .lengths import Lengths, Measured
 from .replica import NOBODY, Route, Witness
-from .router import Router, until
+from .router import Router
 from .spread import spread
 
 ATTEMPTS = 3  # of one sub-call; each may try every replica
@@ -88,15 +90,23 @@ class Vectors:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def stream(
-        self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
+        self,
+        call: Call,
+        route: Route,
+        first: int = 0,
+        witness: Witness = NOBODY,
+        ends_at: float | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """The answer as one chunk, or an error; nothing in between."""
         task = call.embedding
         assert task is not None
         _refuse_dimensions(task, route.card.dimensions, route)
-        async with until(self._router.ends_at()):
-            job = _Job(call, route, first, witness)
-            vectors, shortened, cached_tokens = await self._embed_all(job, task)
+        job = _Job(call, route, first, witness)
+        try:
+            async with asyncio.timeout_at(self._router.ends_at() if ends_at is None else ends_at):
+                vectors, shortened, cached_tokens = await self._embed_all(job, task)
+        except TimeoutError:
+            raise UpstreamTimeout(LATE, retry_after_s=5) from None
         width = len(vectors[0].floats) // 4
         _refuse_dimensions(task, width, route)
         usage = Usage(sum(vector.prompt_tokens for vector in vectors), cached_tokens=cached_tokens)
@@ -190,7 +200,7 @@ class Vectors:
                 first = await self._patiently(job, pieces[:half])
                 return first + await self._patiently(job, pieces[half:])
             except (UpstreamUnavailable, UpstreamBroken) as error:
-                if attempt == ATTEMPTS or _kills(error, job.route):
+                if attempt == ATTEMPTS or _kills(error, job.route) or not self._router.may_retry(job.route):
                     raise
             await asyncio.sleep(DELAY_S * 2 ** (attempt - 1))
             attempt += 1

@@ -47,9 +47,8 @@ class Directory:
 
         Where every replica is being drained calls are told so at once, instead of waiting for nobody.
         """
-        deployments = self._ever[model].deployments
-        slots = [deployment.slots(self._upstream_slots) for deployment in deployments]
-        return slots if any(slots) else [self._upstream_slots] * len(deployments)
+        slots = self._ever[model].slots(self._upstream_slots)
+        return slots if any(slots) else [self._upstream_slots] * len(slots)
 
     @property
     def names(self) -> Collection[str]:
@@ -82,6 +81,12 @@ class Directory:
         if route.card.kind not in _ABLE[call.kind]:
             raise self._unable(key, call, route.card)
         return route
+
+    def stand_in(self, key: Key, call: Call, name: str) -> Route | None:
+        """A model that may answer in place of the call's; None where this key, or this call, may not go."""
+        route = self._routes.get(name)
+        is_able = route is not None and key.may_use(name) and route.card.kind in _ABLE[call.kind]
+        return route if is_able else None
 
     def others(self, key: Key, route: Route) -> list[str]:
         """What the key may use instead: models of the same kind that are not known to be ill."""

@@ -4,7 +4,8 @@
     2  directory.route(key, call) -> Route       which model, may this key use it
     3  gate.ticket(key, call)     -> Ticket      one per call; entering it waits for the call's turn
     4  router.stream(call, route) -> chunks      replicas, deadlines, another attempt before the first chunk
-       (vectors.stream for texts to embed: sub-calls that go that way, and the cache)
+       (vectors.stream for texts to embed: sub-calls that go that way, and the cache);
+       where none answers, a model that stands in: gate.move(ticket), and from 4 on again
     5  ticket.count(chunk)                       usage seen so far; with the last chunk, the entry is written
     6  the ticket closes          -> settle      exactly once: finished, error, client gone, key revoked
 
@@ -14,15 +15,18 @@ A non-streaming answer is the same way with one chunk; so are embeddings.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, suppress
+
+from msgspec.structs import replace
 
 from scibox.core.admission import Allowance, Place
+from scibox.core.errors import Busy, QuotaExceeded, RateLimited, SciBoxError
 from scibox.core.types import Call, Chunk, Key
 from scibox.gate.gate import UNHEARD, Gate
-from scibox.gate.ticket import Audience
+from scibox.gate.ticket import Audience, Ticket
 from scibox.router.replica import Route
-from scibox.router.router import Router
+from scibox.router.router import PASSED_ON, Router
 from scibox.router.vectors import Vectors
 from scibox.wire.tokenize import Tokens, Wanted
 
@@ -84,20 +88,50 @@ class Pipeline:
         """The answer to a call, chunk by chunk; `audience` hears of its turn."""
         route = self.directory.route(key, call)
         others = functools.partial(self.directory.others, key, route)
-        with route:
-            async with (
-                self._gate.ticket(key, call, route.card, audience, others) as ticket,
-                aclosing(
-                    self._way(call, route).stream(call, route, ticket.grant.deployment, ticket)
-                ) as chunks,
-            ):
-                async for chunk in chunks:
-                    ticket.count(chunk)
-                    if chunk.is_last:
-                        await ticket.recorded()
-                    if chunk.data:
-                        yield chunk
-                        ticket.handed_on()  # whoever asks for more has taken this
+        with ExitStack() as held:
+            held.enter_context(route)
+            async with self._gate.ticket(key, call, route.card, audience, others) as ticket:
+                ends_at = self.router.ends_at()
+                on = route
+                headers = on.headers
+                stand_ins = iter(route.fallbacks)
+                while True:
+                    way = self._way(call, on).stream(call, on, ticket.grant.deployment, ticket, ends_at)
+                    try:
+                        async with aclosing(way) as chunks:
+                            async for chunk in chunks:
+                                ticket.count(chunk)
+                                if chunk.is_last:
+                                    await ticket.recorded()
+                                if chunk.data:
+                                    if headers:
+                                        yield _headed(chunk, headers)
+                                        headers = ()
+                                    else:
+                                        yield chunk
+                                    ticket.handed_on()  # whoever asks for more has taken this
+                        return
+                    except PASSED_ON as failure:
+                        if ticket.course.has_begun:
+                            raise
+                        on = await self._stand_in(ticket, stand_ins, failure)
+                    held.enter_context(on)
+                    headers = on.headers
+                    call = replace(call, model=on.card.name, stands_in=True)
+
+    async def _stand_in(self, ticket: Ticket, names: Iterator[str], failure: SciBoxError) -> Route:
+        """The next model that may answer instead and has a turn for the call; else the failure is told."""
+        for name in names:
+            route = self.directory.stand_in(ticket.key, ticket.call, name)
+            if route is not None:
+                with suppress(Busy, RateLimited, QuotaExceeded):
+                    await self._gate.move(ticket, route.card)
+                    return route
+        raise failure
 
     def _way(self, call: Call, route: Route) -> Router | Vectors:
         return self.vectors if call.embedding and route.card.kind == "embedding" else self.router
+
+
+def _headed(chunk: Chunk, headers: tuple[tuple[bytes, bytes], ...]) -> Chunk:
+    return Chunk(chunk.data, chunk.usage, (*chunk.headers, *headers), chunk.deltas, chunk.is_last)

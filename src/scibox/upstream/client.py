@@ -16,6 +16,7 @@ from .connection import LATE, Connection
 
 MAX_IDLE = 64  # per address
 MAX_BODY_BYTES = 256 * 2**20  # of a non-streamed answer: 2,048 vectors of 4,096 numbers as text
+MAX_TEXT_BYTES = 64 * 2**20  # of one in words, with the likeliest words beside each
 MAX_ERROR_BYTES = 64 * 1024  # read of an error: its sentence stands at the start
 _TOO_LARGE = "The model server's answer is larger than any answer can be; try again."
 
@@ -160,13 +161,13 @@ class Exchange:
         assert self._connection is not None
         return self._connection.read(by)
 
-    async def read_all(self, by: float = math.inf) -> bytes:
+    async def read_all(self, by: float = math.inf, most_bytes: int = MAX_BODY_BYTES) -> bytes:
         """The whole body, bounded."""
         length = self.header(b"content-length")
-        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        if length.isdigit() and int(length) > most_bytes:
             raise UpstreamBroken(_TOO_LARGE)
-        body = await self._read_up_to(MAX_BODY_BYTES + 1, by)
-        if len(body) > MAX_BODY_BYTES:
+        body = await self._read_up_to(most_bytes + 1, by)
+        if len(body) > most_bytes:
             raise UpstreamBroken(_TOO_LARGE)
         return body
 

@@ -19,6 +19,7 @@ from scibox.core.errors import (
     InvalidRequest,
     SciBoxError,
     UpstreamBroken,
+    UpstreamBusy,
     UpstreamMisconfigured,
     UpstreamUnavailable,
 )
@@ -30,6 +31,7 @@ from .clean import Clean
 from .constraints.guard import Guard
 from .llama.called import Calls
 from .llama.tidy import Tidy
+from .named import Named
 from .orders import Reading
 from .reasoning import MARKS, Reasoning
 from .resuming.joiner import Joiner
@@ -232,6 +234,8 @@ def filters(reading: Reading) -> list[Filter]:
         stages.append(Reasoning(reading.thinking, reading.choices, reading.has_stop_words))
     if undo is not None and undo.calls != "none":
         stages.append(Calls(is_forced=undo.calls == "all"))
+    if reading.named:
+        stages.append(Named(reading.named))
     return stages
 
 
@@ -279,6 +283,7 @@ def _is_plain(body: bytes, answer: _Answer, reading: Reading) -> bool:
     return (
         reading.undo is None
         and not reading.grammar
+        and not reading.named
         and reading.thinking != "opened"
         and body.isascii()
         and not any(mark in body for mark in (b"\\u", *MARKS))
@@ -286,8 +291,11 @@ def _is_plain(body: bytes, answer: _Answer, reading: Reading) -> bool:
     )
 
 
-def refusal(status: int, body: bytes) -> SciBoxError:
-    """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller."""
+def refusal(status: int, body: bytes, opens_in_s: float | None = None) -> SciBoxError:
+    """An error answer of a replica in our words. A fault of ours is never 401, 403 or 404 to the caller.
+
+    `opens_in_s`: of its `Retry-After`. A 503 without one may mean anything, not only that it is busy.
+    """
     message, param, code = _parts(_error(body))
     if _LLAMA_TOO_LONG in message:  # its status is 500
         return ContextTooLong(
@@ -303,9 +311,13 @@ def refusal(status: int, body: bytes) -> SciBoxError:
             retry_after_s=30,
         )
     if status in (429, 503):
-        return UpstreamUnavailable(
-            "The model server is busy; try again.", code="upstream_busy", retry_after_s=2
+        is_told = status == 429 or opens_in_s is not None
+        busy = (UpstreamBusy if is_told else UpstreamUnavailable)(
+            "The model server is busy; try again.", code=UpstreamBusy.code, retry_after_s=2
         )
+        if isinstance(busy, UpstreamBusy):
+            busy.opens_in_s = opens_in_s
+        return busy
     return UpstreamBroken(f"The model server failed ({status}); try again in a few seconds.")
 
 

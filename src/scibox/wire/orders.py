@@ -34,6 +34,7 @@ class Reading(Struct, frozen=True):
     has_stop_words: bool = False
     undo: llama.Undo | None = None  # of llama-server's answers
     grammar: str = ""  # that llama-server was given, and may have given up on
+    named: str = ""  # the model that the answer is to name; empty: as its server does
 
 
 class Order(Struct, frozen=True):
@@ -55,8 +56,9 @@ def _thinking(call: Call, dialect: Dialect) -> Call:
 
 def order(call: Call, target: Target) -> Order:
     """The request for this replica; `InvalidRequest` names a parameter that it does not understand."""
+    named = call.model if call.stands_in else ""
     if call.kind != "chat":
-        return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False))
+        return Order(call.path, embeddings.render(call, target.model), Reading(is_text=False, named=named))
     call = _thinking(call, target.dialect)
     reading = Reading(
         wants_usage=call.wants_usage,
@@ -64,6 +66,7 @@ def order(call: Call, target: Target) -> Order:
         choices=call.n,
         is_chat=call.path == chat.PATH,
         has_stop_words=_asks(call, "stop") or _asks(call, "stop_token_ids"),
+        named=named,
     )
     call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
     if call.path == completions.PATH:
