@@ -20,12 +20,13 @@ from scibox.core.conditions import Condition
 from scibox.core.errors import Conflict, KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.crew import Alone, Answering, Crew
-from scibox.deployed import Deployed, Plan, obtain, plan
+from scibox.deployed import Deployed
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.http import server
 from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
+from scibox.plans import Plan, obtain, plan
 from scibox.process import (
     aside,
     first_of,
