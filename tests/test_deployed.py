@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from scibox.config import Config, Deployment, Llama, Model
-from scibox.deployed import Deployed, Plan, Way, plan
+from scibox.deployed import Deployed
 from scibox.models.ready import Weights
+from scibox.plans import Plan, Way, plan
 
 FAR = Deployment(url="http://gpu1:8000/v1", slots=4)
 OWN = Deployment(engine="llama", weights="/w/m.gguf")

@@ -156,16 +156,18 @@ kind = "chat"
 limits = {{ calls_per_minute = 1_000_000_000 }}
 owner_limits = {{ calls_in_flight = 1_000_000 }}
 price = {{ prompt = 0.2, completion = 0.8 }}
-[[models."{model}".deployments]]
-url = "http://127.0.0.1:{upstream}/v1"
-slots = {slots}
-
+{deployments}
 [models."{model}-vectors"]
 kind = "embedding"
 owner_limits = {{ texts_per_minute = 1_000_000_000 }}
 [[models."{model}-vectors".deployments]]
 url = "http://127.0.0.1:{upstream}/v1"
 upstream_model = "{model}"
+slots = 1000
+"""
+_DEPLOYMENT = """
+[[models."{model}".deployments]]
+url = "http://127.0.0.1:{upstream}/v1"
 slots = {slots}
 """
 _LIMITS = {
@@ -179,7 +181,10 @@ _LIMITS = {
 def scibox(folder: Path, upstream_port: int, slots: int = 1_000) -> Iterator[Gateway]:
     """As an operator runs it: a member's key with limits of its own, of its owner's and of the model's."""
     config, log, port = folder / "scibox.toml", folder / "scibox.log", free_port()
-    config.write_text(_SCIBOX.format(model=MODEL, upstream=upstream_port, slots=slots))
+    most = 1_000  # a replica may have
+    each = [min(most, slots - first) for first in range(0, slots, most)]
+    ways = [_DEPLOYMENT.format(model=MODEL, upstream=upstream_port, slots=one) for one in each]
+    config.write_text(_SCIBOX.format(model=MODEL, upstream=upstream_port, deployments="".join(ways)))
     environ = {"SCIBOX_DATA": str(folder / "data"), "XDG_RUNTIME_DIR": str(folder)}
     run = [sys.executable, "-m", "scibox.cli"]
     make = [*run, "keys", "create", "bench", "--operator"]

@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self.asked_at = self.first_at = self.took_s = 0.0
         self.events = 0
         self.is_ok = True
+        self._is_asking = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
         """Send a request; `at` is when it should have left, where that was earlier."""
         self._reset()
         self._done = done
+        self._is_asking = True
         self.asked_at = time.perf_counter() if at is None else at
         self._transport.write(request)
 
@@ -94,14 +96,17 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self.took_s = time.perf_counter() - self.asked_at
+        self._is_asking = False
         if not self.is_ok:
             raise Failed(f"refused: {self._data[:600]!r}")
         self._done(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_ok = False
+        if self._is_asking:
+            raise Failed(f"a connection was closed in the middle of an answer: {exc}")
 
     def close(self) -> None:
+        self._is_asking = False
         self._transport.abort()
 
 
@@ -222,7 +227,7 @@ async def streams(  # noqa: PLR0917 - a bench
 
     An event of each comes every `pace_s`; they begin one after the other, until half of the first has come.
     """
-    pool = await connections(port, count)
+    pool: list[Connection] = []
     taken, loop = Taken(), asyncio.get_running_loop()
     ended = loop.create_future()
     began = time.perf_counter()
@@ -242,9 +247,16 @@ async def streams(  # noqa: PLR0917 - a bench
         if not running and not ended.done():
             ended.set_result(None)
 
-    for number, connection in enumerate(pool):  # streams of callers who know nothing of each other
-        loop.call_later(number * events * pace_s / 2 / count, connection.ask, request(), done)
+    async def begin(number: int) -> None:
+        """One of callers who know nothing of each other."""
+        await asyncio.sleep(number * events * pace_s / 2 / count)
+        connection = (await loop.create_connection(Connection, "127.0.0.1", port))[1]
+        pool.append(connection)
+        connection.ask(request(), done)
+
+    beginning = asyncio.gather(*(begin(number) for number in range(count)))
     await _guarded(ended, seconds + LOST_S + 3 * events * pace_s)
+    await beginning
     taken.seconds = time.perf_counter() - began
     for connection in pool:
         connection.close()

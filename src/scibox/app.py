@@ -20,12 +20,13 @@ from scibox.core.conditions import Condition
 from scibox.core.errors import Conflict, KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.crew import Alone, Answering, Crew
-from scibox.deployed import Deployed, Plan, obtain, plan
+from scibox.deployed import Deployed
 from scibox.engines.supervisor import EngineEvent, EngineFailed
 from scibox.http import server
 from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
+from scibox.plans import Plan, obtain, plan
 from scibox.process import (
     aside,
     first_of,
@@ -306,28 +307,26 @@ class Box:
         """The replicas as they are."""
         return self._deployed.members()
 
+    def check(self, new: Kept) -> None:
+        """Whether that can be added; the error names the field."""
+        additions.addition(self._config, new, os.environ)
+
     async def apply(self, kept: Sequence[Kept]) -> None:
         """Serve by these from now on, beside what the configuration says; raises, and nothing has changed."""
         async with self._changing:
-            config, draining = self._config, {one.id for one in kept if one.is_draining}
-            known = {one.id for one in self._replicas.kept}
-            for one in kept:
-                if one.is_added and one.id not in known:
-                    additions.addition(config, one, os.environ)  # a new one must be right, whole
-            wanted = await aside(lambda: _planned(config, kept))
-            added = self._deployed.begin(wanted)
+            config = self._config
             try:
+                wanted = await aside(lambda: _planned(config, kept))
+                added = self._deployed.begin(wanted)
                 await self._deployed.ready(added)
                 await look(self._rooms.client, [self._deployed.replica(way) for way in added])
                 self._deployed.change(wanted)
-            except EngineFailed as error:
-                raise Conflict(error.message, code="engine_failed", should_retry=False) from error
+            except (EngineFailed, OperatorError) as error:
+                raise Conflict(str(error), code="engine_failed", should_retry=False) from error
             finally:
                 self._begin_release()
             self._desk.look()
             await self._answering.follow(self._deployed.routes)
-        names = ", ".join(sorted(draining)) or "none"
-        self._log.emit(Notice(f"replicas: {len(added)} more; drained are: {names}"))
 
     def cut(self, replica_id: str) -> None:
         """End its calls."""

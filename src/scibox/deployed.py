@@ -1,172 +1,22 @@
-"""The models of a configuration as routes: their replicas, and the children of ours that serve them.
-
-A configuration becomes a `Plan`: for each model the `Way`s to serve it. Two ways are equal where everything
-is that their replica and its child depend on, so a reload keeps what stands in both plans.
-"""
+"""The models of a configuration as routes: their replicas, and the children of ours that serve them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
-import os
-import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
-
-from scibox.additions import Additions
-from scibox.config import Config, Deployment, Model
+from scibox.config import Model
 from scibox.core.conditions import Condition
-from scibox.core.errors import OperatorError
-from scibox.core.types import Dialect, Kind, ModelCard, Thinking
-from scibox.engines import fake, llama, vllm
-from scibox.engines.embedder import settings as embedder
-from scibox.engines.supervisor import Command, EngineEvent, Supervisor
-from scibox.models.catalogue import with_own
-from scibox.models.progress import progress_on
-from scibox.models.pull import pull
-from scibox.models.ready import Weights, identity, local
+from scibox.core.types import ModelCard
+from scibox.engines.supervisor import EngineEvent, Supervisor
+from scibox.plans import Plan, Way
 from scibox.router import replica as router
-from scibox.router.replica import EmbeddingRules, Replica, Route
-from scibox.upstream.address import Address
+from scibox.router.replica import Replica, Route
+from scibox.standing import Standing, rules, stand
 from scibox.wire.admin.replicas import AdminReplica, State
-
-# Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So
-# many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
-# fair queue.
-_EMBEDDING_SLOTS = 16
-START_S = 120.0  # that an engine may take until it answers; vLLM's is a setting
-_DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fake takes whatever comes
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """The way to one replica of a model, with all that the replica and its child depend on."""
-
-    model: str
-    kind: Kind
-    deployment: Deployment  # of this one replica, with its engine's defaults written in
-    context: int | None
-    reasoning: Thinking
-    weights: Weights | None
-    identity: str  # of the weights
-    secret: str | None = field(repr=False)  # the upstream's own key
-    start_s: float = START_S  # that its engine may take until it answers
-    number: int = 0  # of several that are equal
-    added: str = ""  # the id of one that an operator has added
-
-    @property
-    def id(self) -> str:
-        """As operators name the replica: the same after a restart, and with other settings."""
-        own = self.deployment
-        place = (self.model, own.url, own.upstream_model, own.engine, own.weights, self.number)
-        return self.added or f"rep_{hashlib.sha256(msgspec.json.encode(place)).hexdigest()[:12]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be served: the models, and of each its deployments, in the order they are tried."""
-
-    models: tuple[Model, ...]
-    deployments: Mapping[str, tuple[tuple[Way, ...], ...]]  # a way to each of its replicas
-    draining: frozenset[str] = frozenset()  # ids of those that get no new calls
-    unfit: Mapping[str, str] = field(default_factory=dict)  # added ones that cannot be used: why, by id
-
-    def __iter__(self) -> Iterator[Way]:
-        for name in self.deployments:
-            yield from self.of(name)
-
-    def of(self, model: str) -> tuple[Way, ...]:
-        """All ways of a model."""
-        return tuple(itertools.chain.from_iterable(self.deployments[model]))
-
-
-def plan(
-    config: Config,
-    weights: Mapping[Deployment, Weights],
-    additions: Additions = Additions(),  # noqa: B008
-) -> Plan:
-    """What a configuration asks for, with what operators have added, and the weights of local replicas."""
-    return Plan(
-        config.models,
-        {model.name: _deployments(config, model, weights, additions) for model in config.models},
-        additions.draining,
-        additions.unfit,
-    )
-
-
-def _deployments(
-    config: Config, model: Model, weights: Mapping[Deployment, Weights], additions: Additions
-) -> tuple[tuple[Way, ...], ...]:
-    seen: Counter[Way] = Counter()
-
-    def numbered(way: Way) -> Way:
-        seen[way] += 1
-        return replace(way, number=seen[way] - 1)
-
-    stated = [
-        [numbered(_way(config, model, replica, weights.get(replica))) for replica in deployment.each]
-        for deployment in model.deployments
-    ]
-    urls = {way.deployment.url for ways in stated for way in ways if way.deployment.url}
-    for one in additions.added:
-        if one.model == model.name and one.settings.url not in urls:  # the file has it by now
-            way = _way(config, model, one.settings, weights.get(one.settings))
-            stated[one.deployment].append(replace(way, added=one.id))
-    return tuple(map(tuple, stated))
-
-
-def _way(config: Config, model: Model, replica: Deployment, own: Weights | None) -> Way:
-    return Way(
-        model=model.name,
-        kind=model.kind,
-        deployment=_complete(config, model, replica),
-        context=model.context,
-        reasoning=model.reasoning,
-        weights=own,
-        identity=identity(own) if own else "",
-        secret=_upstream_secret(replica),
-        start_s=config.vllm.start_s if replica.engine == "vllm" else START_S,
-    )
-
-
-def _complete(config: Config, model: Model, deployment: Deployment) -> Deployment:
-    """With the defaults of its engine."""
-    if deployment.engine == "llama":
-        own = config.llama
-        return replace(
-            deployment,
-            threads=deployment.threads or own.threads,
-            slots=1 if model.kind == "embedding" else deployment.slots or own.slots,
-            context=deployment.context or own.context,
-            batch=deployment.batch or own.batch,
-        )
-    if deployment.engine == "embedder":
-        return replace(
-            deployment,
-            threads=deployment.threads or config.embedder.threads,
-            batch_tokens=deployment.batch_tokens or config.embedder.batch_tokens,
-        )
-    return deployment
-
-
-def _slots(way: Way) -> int | None:
-    """Calls at the same time, as a child of ours is told it; None: what the server says of itself."""
-    is_own = way.deployment.url is None and way.deployment.engine != "vllm"
-    return _EMBEDDING_SLOTS if is_own and way.kind == "embedding" else way.deployment.slots
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A way that is there: its replica, and the child behind it if that is ours."""
-
-    replica: Replica
-    child: Supervisor | None
 
 
 class Deployed:
@@ -221,7 +71,7 @@ class Deployed:
         """Take in what is not there yet, and keep what is; returns what is new."""
         self._wanted = self._wanted | frozenset(plan)
         added = [way for way in plan if not self._stands(way)]
-        self._standing |= {way: self._stand(way) for way in added}
+        self._standing |= {way: stand(way, self._socket(), self._report) for way in added}
         return added
 
     async def ready(self, added: Iterable[Way]) -> None:
@@ -383,181 +233,8 @@ class Deployed:
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        rules, others = _rules(model, ways), model.fallback_models
-        return Route(card, deployments, rules, others, model.hedge_after_s, model.resume)
+        others, hedge_after_s = model.fallback_models, model.hedge_after_s
+        return Route(card, deployments, rules(model, ways), others, hedge_after_s, model.resume)
 
-    def _stand(self, way: Way) -> Standing:
-        deployment = way.deployment
-        if deployment.url is not None:
-            replica = Replica(
-                address=replace(Address.parse(deployment.url), headers=_headers(deployment)),
-                model=deployment.upstream_model or way.model,
-                secret=way.secret,
-                id=way.id,
-                context=way.context,
-                dialect=deployment.dialect,
-                thinking=way.reasoning,
-                slots=_slots(way),
-            )
-            return Standing(replica, None)
-        path = self._sockets / f"{next(self._numbers)}.sock"
-        if deployment.engine == "vllm":
-            return self._stand_vllm(way, path)
-        command, context = _command(way, path)
-        replica = Replica(
-            address=Address.parse(f"unix:{path}"),
-            model=way.model,
-            id=way.id,
-            context=context,
-            is_local=True,
-            counts=True,
-            dialect=_DIALECTS.get(deployment.engine or "", "openai"),
-            thinking=_thinking(way),
-            slots=_slots(way),
-        )
-        return Standing(replica, Supervisor(way.model, command, path, report=self._report))
-
-    def _stand_vllm(self, way: Way, path: Path) -> Standing:
-        secret = secrets.token_urlsafe(32)
-        replica = Replica(
-            address=Address.parse(f"unix:{path}"),
-            model=way.model,
-            secret=secret,
-            id=way.id,
-            context=way.context or way.deployment.context,
-            is_local=True,
-            dialect="vllm",
-            kind="vllm",
-            thinking=way.reasoning,
-            slots=_slots(way),
-        )
-        child = Supervisor(
-            way.model,
-            _vllm_command(way, path, secret),
-            path,
-            report=self._report,
-            ready_timeout_s=way.start_s,
-            grace_s=vllm.GRACE_S,
-        )
-        return Standing(replica, child)
-
-
-def _vllm_command(way: Way, path: Path, secret: str) -> Command:
-    own = way.deployment
-    assert own.weights, "the configuration says so"
-    return vllm.command(
-        vllm.Settings(
-            socket=str(path),
-            weights=own.weights,
-            name=way.model,
-            secret=secret,
-            command=own.command or ("vllm",),
-            tensor_parallel=own.tensor_parallel,
-            gpu_memory=own.gpu_memory,
-            context=own.context,
-            slots=own.slots,
-            quantization=own.quantization,
-            options=own.options,
-            environment=own.environment,
-        )
-    )
-
-
-def _rules(model: Model, ways: Iterable[Way]) -> EmbeddingRules:
-    """How texts for this model are treated; its vectors are known by what they depend on."""
-    identities = [
-        (way.identity, way.deployment.pooling)
-        if way.weights
-        else (_engine(way.deployment), way.deployment.url, way.deployment.upstream_model or model.name)
-        for way in ways
-    ]
-    return EmbeddingRules(
-        prefix=model.prefix or "",
-        query_prefix=model.query_prefix,
-        passage_prefix=model.passage_prefix,
-        token_ids=model.token_ids or "cl100k_base",
-        is_matryoshka=model.matryoshka,
-        identity=msgspec.json.encode([model.revision, identities]),
-    )
-
-
-def _command(way: Way, path: Path) -> tuple[Command, int | None]:
-    """How to start a child of ours, and the context of one call there, in LLM tokens."""
-    weights, deployment = way.weights, way.deployment
-    if weights is None:
-        settings = fake.Settings(socket=str(path), name=way.model)
-        return Command("scibox.engines.fake", msgspec.json.encode(settings)), settings.context
-    if weights.engine == "embedder":
-        assert deployment.batch_tokens, "written in by `plan`"
-        return embedder.command(
-            embedder.Settings(
-                socket=str(path),
-                weights=str(weights.path),
-                name=way.model,
-                threads=deployment.threads or _cores(),
-                batch_tokens=deployment.batch_tokens,
-            )
-        ), weights.context
-    assert deployment.slots, "written in by `plan`"
-    assert deployment.context, "written in by `plan`"
-    assert deployment.batch, "written in by `plan`"
-    context = min(deployment.context, weights.context or deployment.context)
-    return llama.command(
-        llama.Settings(
-            socket=str(path),
-            weights=str(weights.path),
-            name=way.model,
-            threads=deployment.threads or _cores(),
-            slots=deployment.slots,
-            context=context,
-            batch=deployment.batch,
-            embedding=way.kind == "embedding",
-            pooling=deployment.pooling,
-        )
-    ), context
-
-
-def obtain(config: Config, additions: Additions = Additions()) -> dict[Deployment, Weights]:  # noqa: B008
-    """The weights of every local replica; fetched where they are missing."""
-    folder = config.data / "models"
-    known = with_own(config.catalogue)
-    found: dict[Deployment, Weights] = {}
-    stated = [one for model in config.models for deployment in model.deployments for one in deployment.each]
-    for replica in dict.fromkeys([*stated, *(one.settings for one in additions.added)]):
-        name = replica.weights
-        if name is not None and replica.engine != "vllm":  # which fetches its own
-            is_known = name in known
-            found[replica] = pull(known[name], folder, progress_on()) if is_known else local(Path(name))
-    return found
-
-
-def _thinking(way: Way) -> Thinking | None:
-    """llama.cpp's chat template can be asked; what the operator states wins."""
-    return None if way.reasoning == "auto" and way.deployment.engine == "llama" else way.reasoning
-
-
-def _upstream_secret(deployment: Deployment) -> str | None:
-    """The upstream's own key, from the environment or a file; never logged."""
-    if deployment.upstream_key_env is not None:
-        return os.environ.get(deployment.upstream_key_env)
-    if deployment.upstream_key_file is not None:
-        try:
-            return deployment.upstream_key_file.read_text("utf-8").strip()
-        except OSError as error:
-            raise OperatorError(
-                f"The upstream key cannot be read from {deployment.upstream_key_file}: {error.strerror}."
-            ) from error
-    return None
-
-
-def _engine(deployment: Deployment) -> str | None:
-    return f"vllm {deployment.weights}" if deployment.engine == "vllm" else deployment.engine
-
-
-def _headers(deployment: Deployment) -> tuple[tuple[str, str], ...]:
-    named = {"openai-organization": deployment.organization, "openai-project": deployment.project}
-    return tuple((name, value) for name, value in named.items() if value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def _socket(self) -> Path:
+        return self._sockets / f"{next(self._numbers)}.sock"

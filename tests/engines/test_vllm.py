@@ -12,12 +12,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import world
+from world import World, world
 
 from live import scibox
 from scibox.engines import vllm
@@ -84,7 +86,7 @@ async def events() -> list[EngineEvent]:
 async def make(tmp_path: Path, events: list[EngineEvent]) -> AsyncIterator[Make]:
     made: list[Supervisor] = []
 
-    def build(mood: str = "", **more: Any) -> Supervisor:
+    def build(mood: str = "", go: Path | None = None, **more: Any) -> Supervisor:
         socket = tmp_path / "e.sock"
         own = settings(
             socket=str(socket),
@@ -94,6 +96,7 @@ async def make(tmp_path: Path, events: list[EngineEvent]) -> AsyncIterator[Make]
                 ("STAND_IN_SEEN", str(tmp_path / "seen")),
                 ("STAND_IN_MOOD", mood),
                 ("STAND_IN_OWN", "yes"),
+                *(() if go is None else (("STAND_IN_GO", str(go)),)),
             ),
             **more,
         )
@@ -128,8 +131,10 @@ async def until(holds: Callable[[], bool], within_s: float = 60.0) -> None:
 async def test_it_starts_tells_its_progress_and_ends_itself_when_told(
     make: Make, tmp_path: Path, events: list[EngineEvent]
 ) -> None:
-    child = make()
+    child = make(go=tmp_path / "go")
     await child.start()
+    await until(lambda: "opens its door" in child.words)
+    (tmp_path / "go").touch()
     await child.wait_ready()
     told = [event.detail for event in events if event.state == "starting" and event.detail]
     assert [words.removeprefix("The engine m ").partition(";")[0] for words in told] == [
@@ -211,18 +216,19 @@ def test_the_service_answers_with_it_and_leaves_nothing_behind(tmp_path: Path, w
         "weights": '"org/m"',
         "context": "777",
         "slots": "5",
-        "environment": f'{{ STAND_IN_SEEN = "{tmp_path}/seen" }}',
+        "environment": f'{{ STAND_IN_SEEN = "{tmp_path}/seen", STAND_IN_GO = "{tmp_path}/go" }}',
     }
     with world(tmp_path) as place:
         place.config.write_text(
             f"[server]\nworkers = {workers}\n[routing]\nhealth_every_s = 0.2\n"
             + configuration(tmp_path, [sys.executable, str(STAND_IN)], **more)
         )
+        hearing = threading.Thread(target=go_when_heard, args=(place, tmp_path / "go"), daemon=True)
+        hearing.start()
         with place.service() as serve:
             place.spend(3)
             [replica] = serve.get("/admin/v1/replicas")[1]["data"]
             assert (replica["engine"], replica["kind"], replica["slots"]) == ("vllm", "vllm", 5)
-            assert "The engine m captures graphs (40 %)" in serve.said()
             [card] = serve.get("/v1/models")[1]["data"]
             assert card["max_model_len"] == 777
             key = seen(tmp_path)["key"]
@@ -237,6 +243,15 @@ def test_the_service_answers_with_it_and_leaves_nothing_behind(tmp_path: Path, w
             serve.process.kill()
             serve.process.wait(30)
             serve_until_gone(own["pids"])
+
+
+def go_when_heard(place: World, go: Path) -> None:
+    """Let it listen when the service's log has told how far it is."""
+    while "The engine m captures graphs (40 %)" not in (
+        place.serve.said() if hasattr(place, "serve") else ""
+    ):
+        time.sleep(0.02)
+    go.touch()
 
 
 def serve_until_gone(pids: list[int]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scripted import Upstream, upstream
 from world import World, world
 
 from live import Serve, scibox
+from scibox.store.replicas import Kept, ReplicaStore
 
 REPLICAS = "/admin/v1/replicas"
 
@@ -192,6 +194,49 @@ def test_a_reload_keeps_what_operators_have_added(tmp_path: Path) -> None:
         assert serve.post("/admin/v1/reload", {})[0] == 200
         broken = serve.get("/admin/v1/status")[1]["broken"]
         assert any(new["id"] in one["part"] and "no model 'm'" in one["message"] for one in broken)
+
+
+def test_what_another_node_changes_is_followed(tmp_path: Path) -> None:
+    with two(tmp_path) as (place, second), place.service() as serve:
+        settings = json.dumps({"url": second.url, "upstream_model": "fake-model"})
+        with closing(ReplicaStore(f"sqlite://{place.data}/keys.db")) as store:
+            store.put(Kept("rep_theirs", "m", 0, settings, created_at=1.0))
+            store.put(Kept("rep_unfit", "not-of-this-node", 0, settings, created_at=2.0))
+        serve.until(lambda: len(listed(serve)) == 2, within_s=30)
+        assert {one["id"] for one in listed(serve)} >= {"rep_theirs"}
+        broken = serve.get("/admin/v1/status")[1]["broken"]
+        assert [one["part"] for one in broken] == ["added replica rep_unfit"]
+        with place.without("keys.db"):
+            assert refused(serve, "DELETE", "/rep_theirs")[:2] == (503, "storage_unavailable")
+            assert len(listed(serve)) == 2  # nothing has changed
+        place.spend(2)
+
+
+def test_the_key_of_an_upstream_is_told_nobody(tmp_path: Path) -> None:
+    canary = "canary-of-the-upstreams-key"
+    with two(tmp_path) as (place, second):
+        own = place.config.read_text() + 'upstream_key_env = "KEY_THERE"\n'
+        place.config.write_text(own)
+        with place.service(KEY_THERE=canary) as serve:
+            add(serve, second, upstream_key_env="KEY_THERE")
+            place.upstream.process.kill()
+            second.process.kill()
+            serve.until(lambda: [one["state"] for one in listed(serve)] == ["away", "away"])
+            told = [serve.get(path) for path in ("/admin/v1/status", REPLICAS, "/v1/models")]
+            body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+            told.append(serve.post("/v1/chat/completions", body))
+            assert told[-1][0] == 503
+            assert serve.stop() == 0
+        kept = b"".join(path.read_bytes() for path in place.data.rglob("*") if path.is_file())
+    assert canary not in f"{told}{place.said}"
+    assert canary.encode() not in kept
+
+
+def test_weights_that_cannot_be_had_are_an_error_of_the_request(tmp_path: Path) -> None:
+    with world(tmp_path) as place, place.service() as serve:
+        told = refused(serve, "POST", "", {"model": "m", "engine": "llama", "weights": "no-such-weights"})
+        assert told == (400, "invalid_value", "weights")
+        assert len(listed(serve)) == 1
 
 
 def test_one_more_child_of_the_service(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Behaves as `vllm serve` does, for tests of its supervision: loads slowly, says so, answers on its socket.
 
 `stand_in_vllm.py serve WEIGHTS --flags`; what it was given and who knocked is in the file that STAND_IN_SEEN
-names, its mood in STAND_IN_MOOD: "" (all is well), "dies" (before it is ready), "stubborn" (ignores SIGTERM).
+names, what it waits for in STAND_IN_GO, its mood in STAND_IN_MOOD: "" (all is well), "dies" (before it is ready), "stubborn" (ignores SIGTERM).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from scibox.engines.fake import FakeEngine
 
 SEEN = Path(os.environ["STAND_IN_SEEN"])
+GO = Path(os.environ.get("STAND_IN_GO", "/"))  # it listens when that is there
 MOOD = os.environ.get("STAND_IN_MOOD", "")
 LOG = (
     "INFO 11-24 12:00:00 [api_server.py:1896] vLLM API server version 0.32.0",
@@ -54,6 +55,8 @@ async def main() -> int:
     if MOOD == "dies":
         sys.stderr.write("torch.OutOfMemoryError: CUDA out of memory.\n")
         return 1
+    while not GO.exists():
+        await asyncio.sleep(0.01)
     name, context = value("--served-model-name"), int(value("--max-model-len"))
     async with FakeEngine(f"unix:{value('--uds')}", name=name, context=context, owned_by="vllm") as engine:
         await stop.wait()

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import UNSET, json
 
-from scibox.core.errors import Conflict, NotFound, OperatorError, StorageUnavailable
+from scibox.core.errors import Conflict, NotFound, OperatorError, SciBoxError, StorageUnavailable
 from scibox.store.replicas import Kept, ReplicaStore
 from scibox.store.sql import DatabaseAway
 from scibox.wire.admin.replicas import AdminReplica, AdminReplicaList, AdminReplicaRemoved, NewReplicaRequest
@@ -41,6 +41,9 @@ class Served(Protocol):
 
     def members(self) -> list[AdminReplica]:
         """The replicas as they are."""
+
+    def check(self, new: Kept) -> None:
+        """Whether that can be added; the error names the field."""
 
     async def apply(self, kept: Sequence[Kept]) -> None:
         """Serve by these from now on; raises what cannot be, and then nothing has changed."""
@@ -75,6 +78,7 @@ class Replicas:
         text = json.encode(settings).decode()
         new = Kept(f"rep_{secrets.token_hex(6)}", asked.model, asked.deployment, text, created_at=self._now())
         async with self._changing:
+            self._served.check(new)
             self._refuse_second(asked)
             await self._hold((*self.kept, new), self._store.put, new)
         return self._member(new.id)
@@ -114,9 +118,9 @@ class Replicas:
         return AdminReplicaRemoved(replica_id, 0 if now else sum(left))
 
     async def run(self) -> None:
-        """For ever: follow what other nodes change. A database that is away changes nothing."""
+        """For ever: follow what other nodes change. What cannot be done now is tried again."""
         while True:
-            with contextlib.suppress(DatabaseAway, OperatorError):
+            with contextlib.suppress(DatabaseAway, OperatorError, SciBoxError):
                 await self.follow()
             await asyncio.sleep(POLL_S)
 
