@@ -161,13 +161,14 @@ class Resumes:
             raise CannotGoOn("It cannot go on with a text.")
         counted = await self._count(call, wanted, replica)
         sent = order(wanted.call(call, counted), target)
-        tokens = wanted.tokens(counted)
+        tokens, is_complete = wanted.tokens(counted), wanted.is_complete(call, counted)
         how: dict[str, Any] = {
-            "is_complete": wanted.is_complete(call, counted),
+            "is_complete": is_complete,
             "echoes": target.dialect == "llama",
             "undo": sent.reading.undo,
         }
-        return sent, Joiner(wanted, tokens, tokens if counted is None else counted, **how)
+        said_tokens = wanted.all_tokens(counted) if is_complete else tokens
+        return sent, Joiner(wanted, said_tokens, tokens if counted is None else counted, **how)
 
     async def _count(self, call: Call, wanted: Rest, replica: Replica) -> int | None:
         """LLM tokens of the text that is gone on from; None where nobody can tell."""

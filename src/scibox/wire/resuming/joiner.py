@@ -27,8 +27,8 @@ class Joiner:
     """One id, one role, one end, and one usage, for what `rest` asked for.
 
     `tokens` are those of `rest.sent`, `counted` what the other replica counts them as in its prompt. Where
-    the answer `is_complete`, only its end and its usage are taken. `echoes`: the replica may begin with the
-    text that it was given.
+    the answer `is_complete`, `tokens` are those of all that was said, and only its end and its usage are
+    taken. `echoes`: the replica may begin with the text that it was given.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Joiner:
                 return data  # for the reader to judge
             event["choices"] = [one for one in map(self._choice, event["choices"] or []) if one is not None]
             usage = event.get("usage")
+            if usage is not None and self._rest.said.has_usage:
+                usage = event["usage"] = None
             if usage is not None:
                 event["usage"] = self._usage(usage)
             if not event["choices"] and usage is None:
