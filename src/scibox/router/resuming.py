@@ -72,17 +72,20 @@ class Resumes:
         self._luck = luck
         self._first_chunk_s = first_chunk_s
 
-    async def go_on(self, way: Way, broken: Answer, error: SciBoxError, breaks: int) -> Answer:
-        """The answer from where it broke off with this error, which is raised if nobody can."""
+    async def go_on(self, way: Way, broken: Answer, error: SciBoxError, broke: list[Replica]) -> Answer:
+        """The answer from where it broke off with this error, which is raised if nobody can.
+
+        `broke` are the replicas that have broken it off, the last one at the end.
+        """
         assert broken.stream is not None
-        if breaks > MOST_BREAKS or broken.stream.said() is None:
+        if len(broke) > MOST_BREAKS or broken.stream.said() is None:
             raise error
-        avoid = [broken.flight.member]
+        avoid, dead = list(broke), broke[-1]
         patient_until = self._clock() + RESTART_PATIENCE_S
         tries = 0
-        await self._wait(way, broken.flight.member)
+        await self._wait(way, dead)
         while tries < MOST_TRIES and self._clock() < way.ends_at:
-            flight = self._next(way, avoid)
+            flight = self._next(way, avoid, dead)
             if flight is None:
                 break
             replica = flight.member
@@ -90,7 +93,7 @@ class Resumes:
                 return await self._try(way, broken, flight)
             except UpstreamUnavailable as failure:
                 self._failed(flight, failure)
-                if replica is broken.flight.member and replica.is_local and self._clock() < patient_until:
+                if replica is dead and replica.is_local and self._clock() < patient_until:
                     await asyncio.sleep(POLL_S)
                     continue
             except SciBoxError as failure:
@@ -99,7 +102,7 @@ class Resumes:
                 flight.abandon(self._clock())
                 raise
             tries += 1
-            if replica is broken.flight.member:
+            if replica is dead:
                 break
             avoid.append(replica)
         raise error
@@ -112,7 +115,7 @@ class Resumes:
         if start_at > now:
             await asyncio.sleep(min(start_at, way.ends_at) - now)
 
-    def _next(self, way: Way, avoid: list[Replica]) -> Flight[Replica] | None:
+    def _next(self, way: Way, avoid: list[Replica], dead: Replica) -> Flight[Replica] | None:
         now, call, deployments = self._clock(), way.call, way.route.deployments
         own = way.attempts.deployment
         for at in (own, *(at for at in range(len(deployments)) if at != own)):
@@ -120,7 +123,6 @@ class Resumes:
             if flight is not None:
                 way.attempts.deployment = at
                 return flight
-        dead = avoid[0]
         return None if dead.is_draining else dead.pulse.begin(now, call.text_bytes)
 
     def _failed(self, flight: Flight[Replica], failure: SciBoxError) -> None:

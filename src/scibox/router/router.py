@@ -104,7 +104,7 @@ class Router:
                     yield chunk
             return
         way, answer = await self._begin(call, route, first, witness, ends_at)
-        breaks = 0
+        broke: list[Replica] = []  # the replicas that have broken this answer off
         try:
             if not call.stream:
                 answer.flight.end(self._clock(), answer.deltas)
@@ -122,10 +122,9 @@ class Router:
                     by = min(self._clock() + self.deadlines.next_chunk_s, ends_at)
                     answer.feed(await answer.exchange.read(by))
                 except PASSED_ON as error:
-                    breaks += 1
-                    before = answer.flight.member
-                    answer = await self._after(way, answer, error, breaks)
-                    yield Chunk(comment(before, answer.flight.member))
+                    broke.append(answer.flight.member)
+                    answer = await self._after(way, answer, error, broke)
+                    yield Chunk(comment(broke[-1], answer.flight.member))
                     yield answer.first
             answer.flight.end(self._clock(), answer.deltas)
             with suppress(SciBoxError):
@@ -139,7 +138,7 @@ class Router:
             answer.flight.abandon(self._clock(), answer.deltas)
             answer.close()
 
-    async def _after(self, way: Way, answer: Answer, error: SciBoxError, breaks: int) -> Answer:
+    async def _after(self, way: Way, answer: Answer, error: SciBoxError, broke: list[Replica]) -> Answer:
         """What goes on with an answer that its replica has broken off; raises the error where nothing can."""
         replica = answer.flight.member
         replica.failed(words_on(error), error.code)
@@ -148,7 +147,7 @@ class Router:
         error.hide(replica.secret)
         if is_final(error, way.ends_at, self._clock()):
             raise error
-        return await self._resumes.go_on(way, answer, error, breaks)
+        return await self._resumes.go_on(way, answer, error, broke)
 
     async def _begin(
         self, call: Call, route: Route, first: int, witness: Witness, ends_at: float
