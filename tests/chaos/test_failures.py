@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from rig import CHAT, Rig, key, rig
 from scibox.core.secret import RANDOM_CHARS, compose, digest
+from scibox.core.spending import WINDOW_S
 from scibox.core.types import Ending, ModelCard, Price
 from scibox.engines.fake import FakeEngine
 from scibox.engines.fake_script import Script
@@ -79,7 +81,7 @@ async def test_while_one_replica_lives_no_caller_sees_that_the_other_dies(how: s
     async with engines(2) as (one, other), rig(more=[model("m", [one, other])]) as r:
         before = await ask_many(r, 200)  # callers there were, and a budget of retries
         during = asyncio.create_task(ask_many(r, 600))
-        while asked(one) < 150:
+        while asked(one) < 150 and not during.done():
             await asyncio.sleep(0.001)
         match how:
             case "gone":
@@ -256,42 +258,41 @@ async def test_a_call_takes_its_slot_along_to_the_deployment_that_answers() -> N
             assert r.desk._models["m"].used == [0, 0]
 
 
-async def test_a_second_attempt_beside_a_slow_one_answers_and_ends_it() -> None:
-    async with engines(2) as some, rig(more=[model("m", some, hedge_after_s=0.1)]) as r:
-        await ask_many(r, 60)
-        slow = Script(first_chunk_delay_s=30)
-        for engine in some:
-            engine.next_scripts.append(slow)  # whichever is asked first, and the first of it only
-        sent = asked(*some)
-        some[1].next_scripts.clear()
-        some[0].script, some[1].script = slow, Script()
-        some[0].next_scripts.clear()
-        answers = [await ask(r, stream=n % 2 == 0) for n in range(3)]
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_second_attempt_beside_a_slow_one_answers_and_ends_it(stream: bool) -> None:
+    async with engines(2) as (one, other), rig(more=[model("m", [one, other], hedge_after_s=0.1)]) as r:
+        scripts = deque([Script(first_chunk_delay_s=30)])  # of whichever is asked first
+        one.next_scripts = other.next_scripts = scripts
+        answer = await ask(r, stream=stream)
         await r.until_idle()
-        hedged = asked(*some) - sent - 3
+        async with asyncio.timeout(10):  # not the 30 s that the slow one would take
+            while one.in_flight or other.in_flight:
+                await asyncio.sleep(0.001)
 
-        assert all(map(is_whole, answers))
-        assert hedged == some[0].abandoned == sum(entry.attempts - 1 for entry in r.entries[60:])
-        assert 1 <= hedged <= 3
-        assert {entry.replica for entry in r.entries[60:]} == {
-            some[1].address.removeprefix("http://") + "/v1"
-        }
-        assert {entry.outcome for entry in r.entries} == {Ending.FINISHED}
+        assert is_whole(answer)
+        assert (asked(one), asked(other)) == (1, 1)
+        assert one.abandoned + other.abandoned == 1
+        [entry] = r.entries
+        quick = one if one.finished else other
+        assert entry.replica == quick.address.removeprefix("http://") + "/v1"
+        assert (entry.attempts, entry.outcome) == (2, Ending.FINISHED)
 
 
 async def test_hedges_are_bounded() -> None:
     async with engines(2) as some, rig(more=[model("m", some, hedge_after_s=0.001)]) as r:
         for engine in some:
             engine.script = Script(first_chunk_delay_s=0.05)
+        began = time.monotonic()
         answers = await ask_many(r, 200)
+        windows = 1 + (time.monotonic() - began) / WINDOW_S  # one is allowed in each, however few the calls
 
         assert all(map(is_whole, answers))
-        assert asked(*some) <= 1.05 * len(answers) + 1
+        assert len(answers) < asked(*some) <= 1.05 * len(answers) + windows
 
 
 async def test_a_replica_five_times_slower_sheds_more_than_half_of_its_share() -> None:
     async with engines(3) as some, rig(more=[model("m", some)]) as r:
-        for engine, delay_s in zip(some, (0.25, 0.05, 0.05), strict=True):
+        for engine, delay_s in zip(some, (1.0, 0.2, 0.2), strict=True):
             engine.script = Script(first_chunk_delay_s=delay_s)
         began, stop = time.monotonic(), asyncio.Event()
 
@@ -337,16 +338,15 @@ async def test_a_server_that_does_not_take_connections_costs_few_callers_the_dea
             replicas = (at(f"http://127.0.0.1:{deaf.getsockname()[1]}"), at(well.address))
             route = Route(ModelCard("m", "chat", "scibox", 1, 8192), (Deployment(replicas),))
             async with rig(more=[route]) as r:  # its deadline to connect is 1 s
-                began, answers, slow = time.monotonic(), [], 0
-                while time.monotonic() - began < 6:
-                    at_s = time.monotonic()
+                began, answers = time.monotonic(), []
+                while len(answers) < 40 or time.monotonic() - began < 6:
                     answers.append(await ask(r))
-                    slow += time.monotonic() - at_s >= 1.0
                     await asyncio.sleep(0.01)
+                slow = [entry for entry in r.entries if entry.attempts > 1]
 
     assert all(map(is_whole, answers))
-    assert len(answers) > 40
-    assert 1 <= slow <= 3
+    assert all((entry.first_chunk_s or 0.0) >= 1.0 for entry in slow)
+    assert 1 <= len(slow) <= 3
 
 
 WRONG: list[bytes] = [
