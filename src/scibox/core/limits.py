@@ -152,11 +152,13 @@ class _Held:
         clock, name, taken = at.clock, self.name, 0
         for window, unit, field in self.rates:
             amount, wanted = window.amount, units[unit]
-            if wanted:
-                reserved = window.reserve(wanted, clock)
-                if unit == _TOKENS:
-                    taken = reserved
-            left.append(Allowance(name, field, amount, *window.left(clock)))
+            if not wanted:
+                left.append(Allowance(name, field, amount, *window.left(clock)))
+                continue
+            reserved, remaining, reset_s = window.book(wanted, clock)
+            left.append(Allowance(name, field, amount, remaining, reset_s))
+            if unit == _TOKENS:
+                taken = reserved
         if self.allowed is not math.inf:
             self._add_flights(left)
         if not self.quotas:

@@ -44,18 +44,26 @@ class Window:
         amount = self.amount
         return self.used + units <= amount or (units > amount > 0 and not self.used)
 
-    def reserve(self, units: int, now: float) -> int:
-        """Take `units` (clamped), whether or not they have room; how many were taken."""
-        cell = int(now / self._cell_s)
+    def book(self, units: int, now: float) -> tuple[int, int, float]:
+        """Take `units` (clamped), whether or not they have room: how many were taken, and `left` then."""
+        cell, cells, amount = int(now / self._cell_s), self._cells, self.amount
         if cell > self._latest:
             self._latest = cell
             if self._order and self._order[0] < cell - CELLS:
                 self._forget(cell - CELLS)
         else:
             cell = self._latest
-        units = min(units, self.amount)
-        self._add(cell, units)
-        return units
+        units = amount if units > amount else units
+        if cell in cells:
+            cells[cell] += units
+        else:
+            cells[cell] = units
+            self._order.append(cell)
+        self.used = used = self.used + units
+        if not cells[cell]:
+            return (units, *self.left(now))
+        passes_s = (cell + CELLS + 1.001) * self._cell_s - now  # as of `_passes`, without the call
+        return units, amount - used if used < amount else 0, passes_s
 
     def wait_for(self, units: int, now: float) -> float:
         """Seconds until `units` (clamped) fit; 0.0: now. Infinite where the amount is 0."""
@@ -75,7 +83,7 @@ class Window:
         """Take `units` (clamped) if they fit now."""
         if not self.has_room(units, now):
             return False
-        self.reserve(units, now)
+        self.book(units, now)
         return True
 
     def settle(self, taken_at: float, reserved: int, used: int, now: float) -> None:
@@ -112,8 +120,7 @@ class Window:
             last = next((cell for cell in reversed(self._order) if cells[cell]), -1)
             if last < 0:
                 return remaining, 0.0
-        passes_s = (last + CELLS + 1.001) * self._cell_s - now  # as of `_passes`, without the call
-        return remaining, passes_s if passes_s > self._cell_s / 1_000 else self._cell_s / 1_000
+        return remaining, self._passes(last, now)
 
     def contents(self, now: float) -> list[tuple[float, int]]:
         """When (the end of each cell, so that it passes nowhere too early) how many units were taken."""

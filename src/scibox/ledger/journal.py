@@ -99,8 +99,9 @@ class Journal:
 
     def check(self) -> None:
         """Whether a new call may start: `StorageUnavailable` where it could not be recorded."""
-        if self._waiting:
-            self._retry()
+        if not self._waiting:
+            return
+        self._retry()
         if len(self._waiting) >= self._most_waiting:
             raise StorageUnavailable(
                 "Calls cannot be recorded now, so none are started; try again in a minute. "
