@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -74,7 +74,7 @@ class Gate:
         self._customers: dict[tuple[str, str], _Customer] = {}  # by key id and model
         self.is_draining = False
         self.is_ending = False
-        self._open: dict[str, set[Ticket]] = {}  # by key id
+        self._open: set[Ticket] = set()
 
     def configure(self, patience_s: float, background_calls: int) -> None:
         """How long calls wait that do not say it, and how many run that nobody waits for; from now on."""
@@ -161,25 +161,28 @@ class Gate:
         """End the calls of keys that are not valid any more, for ever."""
         while True:
             await asyncio.sleep(WATCH_S)
-            for key_id, tickets in list(self._open.items()):
-                try:
-                    self._ring.recall(key_id, self._now())
-                except Unauthorized as reason:
-                    if reason.code != "key_expired":  # it began in time
-                        for ticket in list(tickets):
-                            ticket.revoke(reason)
+            ended: dict[str, Unauthorized | None] = {}  # what is said of each key now
+            for ticket in list(self._open):
+                key_id = ticket.key.key_id
+                if key_id not in ended:
+                    ended[key_id] = self._refusal(key_id)
+                if (reason := ended[key_id]) is not None:
+                    ticket.revoke(reason)
+
+    def _refusal(self, key_id: str) -> Unauthorized | None:
+        """Why the calls of a key that began in time may not go on; None: they may."""
+        try:
+            self._ring.recall(key_id, self._now())
+        except Unauthorized as reason:
+            return None if reason.code == "key_expired" else reason
+        return None
 
     def open(self, ticket: Ticket) -> None:
         """The ticket is under way."""
         if not self.in_flight:
             self.idle.clear()
         self.in_flight += 1
-        key_id = ticket.key.key_id
-        tickets = self._open.get(key_id)
-        if tickets is None:
-            self._open[key_id] = {ticket}
-        else:
-            tickets.add(ticket)
+        self._open.add(ticket)
         if self.is_draining:
             raise Draining("The service is stopping; try again in a minute.", retry_after_s=30)
         self.journal.check()
@@ -193,12 +196,9 @@ class Gate:
 
     def close(self, ticket: Ticket) -> None:
         """The ticket is done with: its answer has left, or never will. Never awaits."""
-        tickets = self._open.get(ticket.key.key_id)
-        if tickets is None or ticket not in tickets:
+        if ticket not in self._open:
             return
-        tickets.remove(ticket)
-        if not tickets:
-            del self._open[ticket.key.key_id]
+        self._open.remove(ticket)
         self.in_flight -= 1
         if not self.in_flight:
             self.idle.set()
@@ -241,7 +241,8 @@ class Gate:
         return _subjects(key, self._ring.owner(key.owner).limits, None)
 
 
-class _Customer(NamedTuple):
+@dataclass(slots=True)
+class _Customer:
     """What holds for calls of a key on a model, and what that was made of."""
 
     key: Key

@@ -217,16 +217,18 @@ class Ticket:
 
     def count(self, chunk: Chunk) -> None:
         """Note what a chunk says, before it is handed on."""
-        self.course.begin()
-        if self.first_chunk_s is None:
+        course = self.course
+        if not course.has_begun or course.ending is not None:
+            course.begin()
             self.first_chunk_s = self._books.clock() - self.opened_clock
-        if chunk.deltas:
-            self._generated += chunk.deltas
-            if self._generated - self._charged >= CHARGED_AT_ONCE:
-                self._books.desk.charge(self.call.request_id, self._generated - self._charged)
-                self._charged = self._generated
-        if chunk.usage is not None and (chunk.usage.prompt_tokens or chunk.usage.completion_tokens):
-            self.usage = chunk.usage
+        if deltas := chunk.deltas:
+            self._generated = generated = self._generated + deltas
+            if generated - self._charged >= CHARGED_AT_ONCE:
+                self._books.desk.charge(self.call.request_id, generated - self._charged)
+                self._charged = generated
+        usage = chunk.usage
+        if usage is not None and (usage.prompt_tokens or usage.completion_tokens):
+            self.usage = usage
             self._has_usage = True
         if chunk.is_last:
             if not self._generated and not self._has_usage:

@@ -99,8 +99,9 @@ class Journal:
 
     def check(self) -> None:
         """Whether a new call may start: `StorageUnavailable` where it could not be recorded."""
-        if self._waiting:
-            self._retry()
+        if not self._waiting:
+            return
+        self._retry()
         if len(self._waiting) >= self._most_waiting:
             raise StorageUnavailable(
                 "Calls cannot be recorded now, so none are started; try again in a minute. "
@@ -160,6 +161,21 @@ class Journal:
         self._segment = self._spare = self._lock = None
 
     def _append(self, data: bytes) -> None:
+        segment = self._segment
+        if self._trouble is None and segment is not None and not self._waiting:  # the good path
+            at = segment.used_bytes
+            end = at + len(data)
+            if end <= segment.size_bytes // 2 or (self._spare is not None and end <= segment.size_bytes):
+                try:
+                    self._files.write(segment.descriptor, data, at)
+                except OSError as error:
+                    self._tried_at = self._clock()
+                    self._on_failed_write(error)
+                    self._complain(error)
+                    self._waiting.append(data)
+                else:
+                    segment.used_bytes = end
+                return
         if self._waiting:  # order is kept
             self._waiting.append(data)
             self._retry()
@@ -173,12 +189,15 @@ class Journal:
         try:
             self._files.write(segment.descriptor, data, segment.used_bytes)
         except OSError as error:
-            if error.errno not in _FULL:  # this file may be broken for ever; the next one need not be
-                self._retire()
+            self._on_failed_write(error)
             raise
         segment.used_bytes += len(data)
         if self._spare is None and segment.used_bytes > segment.size_bytes // 2 and self._may_try():
             self._try(self._reserve)
+
+    def _on_failed_write(self, error: OSError) -> None:
+        if error.errno not in _FULL:  # this file may be broken for ever; the next one need not be
+            self._retire()
 
     def _write_waiting(self) -> None:
         while self._waiting:
