@@ -212,7 +212,7 @@ def _columns(record: type[Entry]) -> list[str]:
     """The names of an entry's fields, with those of its usage among them."""
     from scibox.core.types import Usage
 
-    fields = [(name,) if name != "usage" else tuple(Usage.__struct_fields__) for name in record.__struct_fields__]
+    fields = [(name,) if name != "usage" else tuple(Usage.__slots__) for name in record.__struct_fields__]
     return [name for names in fields for name in names]
 
 

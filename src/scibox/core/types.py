@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from msgspec import Struct
-
 Kind = Literal["chat", "embedding", "rerank"]
 Purpose = Literal["query", "passage"]
 Content = str | tuple[int, ...]  # a text, or the LLM token ids of one
@@ -32,7 +30,8 @@ class Ending(Enum):
     INTERNAL_ERROR = "internal_error"
 
 
-class Usage(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Usage:
     """LLM tokens of one call, as the engine counted them.
 
     `cached_tokens` are part of the prompt, `reasoning_tokens` of the completion.
