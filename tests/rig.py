@@ -16,7 +16,7 @@ import httpx
 from scibox.core import secret
 from scibox.core.conditions import Condition
 from scibox.core.entries import Entry, Opened
-from scibox.core.errors import OperatorError
+from scibox.core.errors import ModelNotFound, NotFound, OperatorError
 from scibox.core.events import Event
 from scibox.core.limits import Windows
 from scibox.core.types import NO_LIMITS, Dialect, Key, ModelCard, Owner, Price, Thinking
@@ -27,11 +27,12 @@ from scibox.gate.gate import Gate
 from scibox.gate.keyring import KeyRing, unavailable
 from scibox.gate.repeats import LocalRepeats
 from scibox.http import app, server
+from scibox.http.ending import Ending
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.ledger.journal import Journal
 from scibox.ledger.reports import Reports
-from scibox.router.replica import EmbeddingRules, Replica, Route
+from scibox.router.replica import Deployment, EmbeddingRules, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
 from scibox.service.admin import Admin
@@ -55,6 +56,7 @@ from scibox.store.sql import Sql
 from scibox.store.vectors import VectorCache
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
+from scibox.wire.admin.replicas import AdminReplica, AdminReplicaList, AdminReplicaRemoved, NewReplicaRequest
 from scibox.wire.admin.status import Reloaded
 from scibox.wire.faces import FACES
 
@@ -151,6 +153,22 @@ class Models:
 
     def conditions(self) -> list[Condition]:
         return []
+
+
+class Nobodies:
+    """A fleet for a rig, which has no configuration to add to."""
+
+    async def listed(self) -> AdminReplicaList:
+        return AdminReplicaList([])
+
+    async def add(self, asked: NewReplicaRequest) -> AdminReplica:
+        raise ModelNotFound("a rig has no configuration", param="model")
+
+    async def drain(self, replica_id: str, is_draining: bool, force: bool) -> AdminReplica:
+        raise NotFound("a rig has no replicas that are known by an id")
+
+    async def remove(self, replica_id: str, now: bool, force: bool) -> AdminReplicaRemoved:
+        raise NotFound("a rig has no replicas that are known by an id")
 
 
 async def reload() -> Reloaded:
@@ -252,15 +270,15 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
             limited: Any = {"limits": model_limits, "owner_limits": owner_limits, "price": price}
             before = (dead,) if fallback else ()
             routes = [
-                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), (*before, chatty)),
+                Route(ModelCard("chatty", "chat", "scibox", 1, 8192, **limited), alone(*before, chatty)),
                 Route(
                     ModelCard("vectors", "embedding", "scibox", 1, vectors.context, 32, **limited),
-                    (*before, vectors),
+                    alone(*before, vectors),
                     rules or EmbeddingRules(),
                 ),
-                *([Route(ModelCard("ranker", "rerank", "scibox", 1), (vectors,))] if ranker else ()),
+                *([Route(ModelCard("ranker", "rerank", "scibox", 1), alone(vectors))] if ranker else ()),
                 *(
-                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), (replace(chatty),))]
+                    [Route(ModelCard("spare", "chat", "scibox", 1, 8192), alone(replace(chatty)))]
                     if second
                     else ()
                 ),
@@ -311,7 +329,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 emit=events.append,
                 status=Status(gate, Models(routes), "0"),
                 reload=reload,
-                ending=asyncio.Event(),
+                fleet=Nobodies(),
+                ending=Ending(),
                 repeats=LocalRepeats(60.0, 2**20, time.monotonic),
                 heartbeat_s=heartbeat_s,
                 max_body_bytes=max_body_bytes,
@@ -358,3 +377,8 @@ async def rig(  # noqa: PLR0915 - it joins what app.py joins
                 sql.close()
                 office.close()
                 store.close()
+
+
+def alone(*replicas: Replica) -> tuple[Deployment, ...]:
+    """A deployment of each."""
+    return tuple(Deployment((replica,)) for replica in replicas)

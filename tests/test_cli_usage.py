@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -98,6 +99,13 @@ def test_groups_ranges_and_filters(usage: Command, journal: Journal) -> None:
     assert calls("--since", "2000-01-01", "--until", "2000-01-02T00:00+03:00") == []
     days = [row["day"] for row in usage.rows("--since", "2000-01-01", "--by", "day")]
     assert days[0] < days[-1] <= time.strftime("%Y-%m-%d", time.gmtime(NOW))
+
+
+def test_an_owner_is_found_however_its_name_was_typed(usage: Command, data: Path) -> None:
+    with contextlib.closing(Journal(data / "journal", lambda event: None)) as journal:
+        journal.ended(entry(1, opened_at=NOW - 60.0, owner="caf\u00e9"))
+
+    assert [row["calls"] for row in usage.rows(*RANGE, "--owner", "cafe\u0301")] == ["1"]
 
 
 @pytest.mark.parametrize(

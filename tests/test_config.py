@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,40 @@ def test_the_vllm_example_is_the_original_service() -> None:
         Deployment(url="http://gpu1:8000/v1", upstream_key_env="VLLM_API_KEY", dialect="vllm"),
     )
     assert config.models[1].deployments[0].dialect is None
+
+
+def test_a_replica_has_from_its_deployment_what_it_does_not_say(path: Path) -> None:
+    text = (
+        MODEL + "slots = 2\ndialect = 'vllm'\n"
+        "replicas = [{ url = 'http://a/v1' }, { url = 'http://b/v1', slots = 3 }, { engine = 'fake', count = 2 }]\n"
+    )
+    [deployment] = read(path, text).models[0].deployments
+
+    assert deployment.replicas == (
+        Deployment(url="http://a/v1", slots=2, dialect="vllm"),
+        Deployment(url="http://b/v1", slots=3, dialect="vllm"),
+        Deployment(engine="fake", slots=2, count=2),
+    )
+    assert [one.engine for one in deployment.each] == [None, None, "fake", "fake"]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "problem"),
+    [
+        ("['m']", "chat", "'m' cannot stand in for itself"),
+        ("['nn']", "chat", "there is no model 'nn' to stand in for 'm'; did you mean 'n'?"),
+        ("['n']", "rerank", "it is of kind rerank"),
+    ],
+)
+def test_a_model_that_stands_in_is_another_of_its_kind(
+    path: Path, names: str, kind: str, problem: str
+) -> None:
+    text = (
+        f"[models.m]\nkind = 'chat'\nfallback_models = {names}\n[[models.m.deployments]]\nurl = 'http://x/v1'\n"
+        f"[models.n]\nkind = '{kind}'\n[[models.n.deployments]]\nurl = 'http://x/v1'\n"
+    )
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        read(path, text)
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(path: Path) -> None:
@@ -234,6 +269,20 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_lines(path: Path) -> 
         ("[models.' ']\nkind = 'chat'", "a model's name is 1 to 200 printable characters"),
         (MODEL + "port = 3", "scibox.toml:4: unknown name 'port' in [[models.m.deployments]]"),
         (MODEL + "engine = 'vllm'", "engine must be one of 'llama', 'embedder', 'fake', not 'vllm'"),
+        (MODEL + "replicas = 'x'", "scibox.toml:4: replicas must be a list of tables"),
+        (MODEL + "replicas = []", "scibox.toml:4: replicas must be a list of tables"),
+        (MODEL + "replicas = [{ replicas = [] }]", "a replica has no replicas of its own"),
+        (MODEL + "replicas = [{ slots = 2 }]", "a deployment needs an engine (with weights) or a url"),
+        (MODEL + "replicas = [{ url = 'http://x' }]", "needs the path of its API"),
+        (
+            MODEL + "batch = 1\nreplicas = [{ url = 'http://x/v1' }]",
+            "'batch' means nothing to any of the replicas",
+        ),
+        (
+            MODEL + "port = 1\nreplicas = [{ url = 'http://x/v1' }]",
+            "unknown name 'port' in [[models.m.deployments]]",
+        ),
+        (MODEL + "url = 'http://x/v1'\ncount = 2", "'count' means nothing to an upstream at a url"),
         (MODEL + "slots = 2", "scibox.toml:3: a deployment needs an engine (with weights) or a url"),
         (MODEL + "weights = 'qwen3-4b'", 'for these weights: engine = "llama"'),
         (MODEL + "engine = 'fake'\nurl = 'http://x/v1'", "either an engine or a url, this one has both"),

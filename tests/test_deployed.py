@@ -77,7 +77,7 @@ async def test_what_is_dropped_stays_as_long_as_a_call_uses_it(tmp_path: Path) -
     deployed.begin(before)
     deployed.adopt(before)
     [route] = deployed.routes
-    with route.used():
+    with route:
         deployed.begin(after)
         deployed.adopt(after)
         await deployed.sweep()
@@ -103,3 +103,12 @@ async def test_a_plan_that_is_not_adopted_leaves_nothing_behind(tmp_path: Path) 
 
     assert deployed.replicas == kept
     assert [one.card.name for one in deployed.routes] == ["a"]
+
+
+def test_a_deployment_has_a_way_to_each_replica() -> None:
+    both = Deployment(replicas=(FAR, replace(OWN, count=2)))
+    [[far, *own], [last]] = planned(config(both, FAR)).deployments["m"]
+
+    assert far.deployment == FAR
+    assert [way.deployment.engine for way in own] == ["llama", "llama"]
+    assert len({far, *own, last}) == 4  # equal ones have numbers, so that each has its child

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -13,10 +14,10 @@ from typing import Any
 
 import uvloop
 
-from scibox import __version__, banner, rooms
+from scibox import __version__, additions, banner, rooms
 from scibox.config import Changes, Config, changes, refuse_restarts
 from scibox.core.conditions import Condition
-from scibox.core.errors import KeysUnavailable, OperatorError
+from scibox.core.errors import Conflict, KeysUnavailable, OperatorError
 from scibox.core.events import Notice
 from scibox.crew import Alone, Answering, Crew
 from scibox.deployed import Deployed, Plan, obtain, plan
@@ -25,17 +26,20 @@ from scibox.http import server
 from scibox.ledger.feeder import Feeder
 from scibox.observe.log import Log
 from scibox.observe.space import space
-from scibox.process import aside, first_of, has_terminal, program, say, sockets_folder
-from scibox.router.discovery import look
+from scibox.process import aside, first_of, has_terminal, program, quicken, say, sockets_folder
+from scibox.router.health import look
 from scibox.router.replica import Route
 from scibox.service import admin
 from scibox.service.quotas import Quotas
+from scibox.service.replicas import Replicas
 from scibox.service.runner import Runner
 from scibox.service.status import Status
 from scibox.store.entries import LEDGER, EntryStore
 from scibox.store.keys import KeyStore
 from scibox.store.links import DatabaseAway
+from scibox.store.replicas import Kept, ReplicaStore
 from scibox.store.sql import Sql
+from scibox.wire.admin.replicas import AdminReplica
 from scibox.wire.admin.status import Reloaded
 
 QUOTAS_S = 2.0  # until what was used of them is known; then the service starts without
@@ -50,10 +54,15 @@ def serve(read: Callable[[], Config]) -> int:
     with contextlib.closing(
         server.bind(rooms.listen(config))
     ) as sock:  # first: a busy port must not cost a download
-        first = plan(config, obtain(config))
+        replicas = ReplicaStore(config.place("keys"), rooms.KEYS_PATIENCE_S)
+        kept = _kept(replicas)
+        extra = additions.judge(config, kept, os.environ)
+        first = plan(config, obtain(config, extra), extra)
         with KeyStore(config.place("keys"), rooms.KEYS_PATIENCE_S) as store, sockets_folder() as sockets:
             try:
-                return uvloop.run(Box(read, config, first, sockets, store).live(sock))
+                return uvloop.run(
+                    Box(read, config, first, sockets, store, replicas=replicas, kept=kept).live(sock)
+                )
             except EngineFailed as error:
                 raise OperatorError(error.message) from error
 
@@ -62,7 +71,15 @@ class Box:
     """The main process: engines, batches, the desk; and the calls, or the workers that answer them."""
 
     def __init__(
-        self, read: Callable[[], Config], config: Config, first: Plan, sockets: Path, store: KeyStore
+        self,
+        read: Callable[[], Config],
+        config: Config,
+        first: Plan,
+        sockets: Path,
+        store: KeyStore,
+        *,
+        replicas: ReplicaStore,
+        kept: Sequence[Kept],
     ) -> None:
         self._read = read
         self._store = store
@@ -73,7 +90,17 @@ class Box:
         self._limits = rooms.shared_limits(config, self._log.emit)
         self._desk = rooms.local_desk(config, self._slots, limiter=self._limits)
         self._repeats = rooms.local_repeats(config)
-        self._rooms = rooms.Rooms(config, self._desk, self._repeats, store, self._log.emit)
+        self._deployed = Deployed(sockets, self._note, lambda name: self._answering.running(name))  # noqa: PLW0108 - it is there later
+        self._rooms = rooms.Rooms(
+            config,
+            self._desk,
+            self._repeats,
+            store,
+            self._log.emit,
+            replicas=lambda: self._deployed.replicas,
+            look=self._desk.look,
+        )
+        self._replicas = Replicas(replicas, self, time.time, kept)
         self._ledger = Sql(config.place("ledger"), LEDGER)
         self._feeder = Feeder(
             config.data / "journal", EntryStore(self._ledger), self._log.emit, keep_s=_keep_s(config)
@@ -82,7 +109,6 @@ class Box:
             self._desk.limiter, self._rooms.quotas, self._rooms.usage.of_period, self._log.emit
         )
         self._runner = Runner(self._rooms.tools)
-        self._deployed = Deployed(sockets, self._note)
         self._status = Status(
             self._rooms.gate,
             self._deployed,
@@ -108,8 +134,9 @@ class Box:
             self._watch(work)
             for work in (
                 self._answering.serve(sock),
-                *self._rooms.works(lambda: self._deployed.replicas),
+                *self._rooms.works(),
                 self._quotas.run(),
+                self._replicas.run(),
                 self._sweep(),
             )
         ]
@@ -117,6 +144,7 @@ class Box:
             await self._greet()
             tasks.append(self._watch(self._await_keys()))
             await self._start(began_at)
+            quicken()
             tasks.append(self._watch(self._runner.run()))
             await self._stop.wait()
             await self._drain()
@@ -235,7 +263,7 @@ class Box:
                 raise OperatorError("the service is stopping")
             old, new = self._config, await asyncio.to_thread(self._read)
             refuse_restarts(old, new)
-            before, wanted = self._deployed.plan, await aside(lambda: plan(new, obtain(new)))
+            before, wanted = self._deployed.plan, await aside(lambda: _planned(new, self._replicas.kept))
             added = self._deployed.begin(wanted)
             try:
                 await self._deployed.ready(added)
@@ -248,16 +276,53 @@ class Box:
                     raise OperatorError(error.message) from error
                 raise
             finally:
-                releasing = asyncio.create_task(self._release())
-                self._aside.add(releasing)
-                releasing.add_done_callback(self._aside.discard)
+                self._begin_release()
         return changes(old, new)
+
+    def _begin_release(self) -> None:
+        releasing = asyncio.create_task(self._release())
+        self._aside.add(releasing)
+        releasing.add_done_callback(self._aside.discard)
 
     async def _release(self) -> None:
         """What only a former plan has may go when its last calls have ended."""
         await self._answering.settled()
         async with self._changing:
             self._deployed.release()
+
+    # replicas at run time: `service.replicas.Served`
+
+    def members(self) -> list[AdminReplica]:
+        """The replicas as they are."""
+        return self._deployed.members()
+
+    async def apply(self, kept: Sequence[Kept]) -> None:
+        """Serve by these from now on, beside what the configuration says; raises, and nothing has changed."""
+        async with self._changing:
+            config, draining = self._config, {one.id for one in kept if one.is_draining}
+            known = {one.id for one in self._replicas.kept}
+            for one in kept:
+                if one.is_added and one.id not in known:
+                    additions.addition(config, one, os.environ)  # a new one must be right, whole
+            wanted = await aside(lambda: _planned(config, kept))
+            added = self._deployed.begin(wanted)
+            try:
+                await self._deployed.ready(added)
+                await look(self._rooms.client, [self._deployed.replica(way) for way in added])
+                self._deployed.change(wanted)
+            except EngineFailed as error:
+                raise Conflict(error.message, code="engine_failed", should_retry=False) from error
+            finally:
+                self._begin_release()
+            self._desk.look()
+            await self._answering.follow(self._deployed.routes)
+        names = ", ".join(sorted(draining)) or "none"
+        self._log.emit(Notice(f"replicas: {len(added)} more; drained are: {names}"))
+
+    def cut(self, replica_id: str) -> None:
+        """End its calls."""
+        self._deployed.cut(replica_id)
+        self._answering.cut(replica_id)
 
     async def _sweep(self) -> None:
         while True:
@@ -308,13 +373,21 @@ class Box:
 
     def _who_answers(self, config: Config, sockets: Path) -> Answering:
         if config.server.workers == 1:
-            return Alone(config, self._rooms, self._status, self._reload_for_operator, self._runner.wake)
+            return Alone(
+                config,
+                self._rooms,
+                self._status,
+                self._reload_for_operator,
+                fleet=self._replicas,
+                wake=self._runner.wake,
+            )
         return Crew(
             config,
             self._desk,
             self._repeats,
             self._status,
             self._reload_for_operator,
+            fleet=self._replicas,
             routes=lambda: self._deployed.routes,
             sockets=sockets,
             wake=self._runner.wake,
@@ -327,6 +400,20 @@ class Box:
             self._log.emit(Notice(event.detail, is_warning=True))
         elif event.state == "ready" and event.restarts:
             self._log.emit(Notice(f"the engine {event.name} is back after {event.restarts} restarts"))
+
+
+def _planned(config: Config, kept: Sequence[Kept]) -> Plan:
+    """Blocks: weights may have to be fetched."""
+    extra = additions.judge(config, kept, os.environ)
+    return plan(config, obtain(config, extra), extra)
+
+
+def _kept(store: ReplicaStore) -> Sequence[Kept]:
+    """What was changed in an earlier life; while the database is away the configuration holds alone."""
+    try:
+        return store.all()
+    except (DatabaseAway, OperatorError):
+        return ()
 
 
 def _keep_s(config: Config) -> float:

@@ -21,6 +21,7 @@ from scibox.config import Config
 from scibox.core.admission import Desk
 from scibox.core.errors import Conflict, OperatorError
 from scibox.core.events import Emit
+from scibox.fleet import FleetBoard
 from scibox.gate.repeated import RepeatsBoard
 from scibox.gate.repeats import Repeats
 from scibox.gate.switchboard import Switchboard
@@ -30,6 +31,7 @@ from scibox.http.running import Reload
 from scibox.intercom.hub import Caller, Hub, Turn
 from scibox.pool import Pool
 from scibox.router.replica import Route
+from scibox.service.replicas import Fleet
 from scibox.service.status import Status
 from scibox.wire.admin.status import Reloaded
 from scibox.wire.admin.status import Status as Report
@@ -54,6 +56,15 @@ class Answering(Protocol):
     async def reload(self, config: Config, adopt: Callable[[], Sequence[Route]]) -> None:
         """Answer by another configuration; `adopt` makes it hold in the main process."""
 
+    async def follow(self, routes: Sequence[Route]) -> None:
+        """Wait until these replicas hold in every process; the main process has them already."""
+
+    def running(self, replica_id: str) -> int:
+        """Calls of other processes at a replica; those that have not followed may have one."""
+
+    def cut(self, replica_id: str) -> None:
+        """End the calls of other processes at a replica."""
+
     async def settled(self) -> None:
         """Wait until nobody uses what only a former configuration has, except calls of this process."""
 
@@ -68,10 +79,17 @@ class Alone:
     """The main process answers itself."""
 
     def __init__(
-        self, config: Config, own: rooms.Rooms, status: Status, reload: Reload, wake: Callable[[], None]
+        self,
+        config: Config,
+        own: rooms.Rooms,
+        status: Status,
+        reload: Reload,
+        *,
+        fleet: Fleet,
+        wake: Callable[[], None],
     ) -> None:
         self._rooms = own
-        self._build = partial(own.application, status=status, reload=reload, wake=wake)
+        self._build = partial(own.application, status=status, reload=reload, fleet=fleet, wake=wake)
         self._entrance = Entrance(self._build(config))
         self._web = server.server(self._entrance, rooms.listen(config))
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +115,16 @@ class Alone:
         adopt()
         self._entrance.app = application
 
+    async def follow(self, routes: Sequence[Route]) -> None:
+        """As `Answering` says."""
+
+    def running(self, replica_id: str) -> int:
+        """As `Answering` says."""
+        return 0
+
+    def cut(self, replica_id: str) -> None:
+        """As `Answering` says."""
+
     async def settled(self) -> None:
         """As `Answering` says."""
 
@@ -121,6 +149,7 @@ class Crew:
         status: Status,
         reload: Reload,
         *,
+        fleet: Fleet,
         routes: Callable[[], Sequence[Route]],
         sockets: Path,
         wake: Callable[[], None],
@@ -137,6 +166,7 @@ class Crew:
         self._hub = Hub(emit)
         self._switchboard = Switchboard(self._hub, desk)
         self._repeats = RepeatsBoard(self._hub, repeats)
+        self._fleet = FleetBoard(self._hub, fleet, routes)
         self._pool: Pool | None = None
         self._ready = asyncio.Event()
         self._log = os.dup(sys.stderr.fileno())  # the workers' own is for their last words
@@ -176,6 +206,18 @@ class Crew:
         routes = adopt()  # first: the desk must know what the new workers will ask for
         await self._pool.replace(self._settings(config, routes))
         self._config = config
+
+    async def follow(self, routes: Sequence[Route]) -> None:
+        """As `Answering` says."""
+        await self._fleet.tell()
+
+    def running(self, replica_id: str) -> int:
+        """As `Answering` says."""
+        return self._fleet.running(replica_id)
+
+    def cut(self, replica_id: str) -> None:
+        """As `Answering` says."""
+        self._hub.tell_all("replicas.cut", replica_id)
 
     async def settled(self) -> None:
         """As `Answering` says."""

@@ -7,6 +7,7 @@ is that their replica and its child depend on, so a reload keeps what stands in 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from scibox.additions import Additions
 from scibox.config import Config, Deployment, Model
 from scibox.core.conditions import Condition
 from scibox.core.errors import OperatorError
@@ -28,8 +30,10 @@ from scibox.models.catalogue import with_own
 from scibox.models.progress import progress_on
 from scibox.models.pull import pull
 from scibox.models.ready import Weights, identity, local
+from scibox.router import replica as router
 from scibox.router.replica import EmbeddingRules, Replica, Route
 from scibox.upstream.address import Address
+from scibox.wire.admin.replicas import AdminReplica, State
 
 # Calls of an embedding model that a child of ours is sent at the same time; it takes their texts in turns. So
 # many searches of a few dozen LLM tokens fill what it computes at once (512); what comes beyond waits in the
@@ -40,53 +44,91 @@ _DIALECTS: Mapping[str, Dialect] = {"llama": "llama", "fake": "vllm"}  # the fak
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One deployment of one model, with all that its replica and its child depend on."""
+    """The way to one replica of a model, with all that the replica and its child depend on."""
 
     model: str
     kind: Kind
-    deployment: Deployment  # with its engine's defaults written in
+    deployment: Deployment  # of this one replica, with its engine's defaults written in
     context: int | None
     reasoning: Thinking
     weights: Weights | None
     identity: str  # of the weights
     secret: str | None = field(repr=False)  # the upstream's own key
     number: int = 0  # of several that are equal
+    added: str = ""  # the id of one that an operator has added
+
+    @property
+    def id(self) -> str:
+        """As operators name the replica: the same after a restart, and with other settings."""
+        own = self.deployment
+        place = (self.model, own.url, own.upstream_model, own.engine, own.weights, self.number)
+        return self.added or f"rep_{hashlib.sha256(msgspec.json.encode(place)).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be served: the models, and the ways of each in the order they are tried."""
+    """What is to be served: the models, and of each its deployments, in the order they are tried."""
 
     models: tuple[Model, ...]
-    ways: Mapping[str, tuple[Way, ...]]
+    deployments: Mapping[str, tuple[tuple[Way, ...], ...]]  # a way to each of its replicas
+    draining: frozenset[str] = frozenset()  # ids of those that get no new calls
+    unfit: Mapping[str, str] = field(default_factory=dict)  # added ones that cannot be used: why, by id
 
     def __iter__(self) -> Iterator[Way]:
-        return itertools.chain.from_iterable(self.ways.values())
+        for name in self.deployments:
+            yield from self.of(name)
+
+    def of(self, model: str) -> tuple[Way, ...]:
+        """All ways of a model."""
+        return tuple(itertools.chain.from_iterable(self.deployments[model]))
 
 
-def plan(config: Config, weights: Mapping[Deployment, Weights]) -> Plan:
-    """What a configuration asks for, with the weights of its local deployments."""
-    return Plan(config.models, {model.name: _ways(config, model, weights) for model in config.models})
+def plan(
+    config: Config,
+    weights: Mapping[Deployment, Weights],
+    additions: Additions = Additions(),  # noqa: B008
+) -> Plan:
+    """What a configuration asks for, with what operators have added, and the weights of local replicas."""
+    return Plan(
+        config.models,
+        {model.name: _deployments(config, model, weights, additions) for model in config.models},
+        additions.draining,
+        additions.unfit,
+    )
 
 
-def _ways(config: Config, model: Model, weights: Mapping[Deployment, Weights]) -> tuple[Way, ...]:
+def _deployments(
+    config: Config, model: Model, weights: Mapping[Deployment, Weights], additions: Additions
+) -> tuple[tuple[Way, ...], ...]:
     seen: Counter[Way] = Counter()
-    found = []
-    for deployment in model.deployments:
-        own = weights.get(deployment)
-        way = Way(
-            model=model.name,
-            kind=model.kind,
-            deployment=_complete(config, model, deployment),
-            context=model.context,
-            reasoning=model.reasoning,
-            weights=own,
-            identity=identity(own) if own else "",
-            secret=_upstream_secret(deployment),
-        )
-        found.append(replace(way, number=seen[way]))
+
+    def numbered(way: Way) -> Way:
         seen[way] += 1
-    return tuple(found)
+        return replace(way, number=seen[way] - 1)
+
+    stated = [
+        [numbered(_way(config, model, replica, weights.get(replica))) for replica in deployment.each]
+        for deployment in model.deployments
+    ]
+    urls = {way.deployment.url for ways in stated for way in ways if way.deployment.url}
+    for one in additions.added:
+        if one.model == model.name and one.settings.url not in urls:  # the file has it by now
+            way = _way(config, model, one.settings, weights.get(one.settings))
+            stated[one.deployment].append(replace(way, added=one.id))
+    return tuple(map(tuple, stated))
+
+
+def _way(config: Config, model: Model, replica: Deployment, own: Weights | None) -> Way:
+    return Way(
+        model=model.name,
+        kind=model.kind,
+        deployment=_complete(config, model, replica),
+        context=model.context,
+        reasoning=model.reasoning,
+        weights=own,
+        identity=identity(own) if own else "",
+        secret=_upstream_secret(replica),
+    )
 
 
 def _complete(config: Config, model: Model, deployment: Deployment) -> Deployment:
@@ -126,17 +168,26 @@ class Standing:
 class Deployed:
     """What is served. `report` hears of the children; `sockets` is the folder of their sockets.
 
+    `elsewhere` tells how many calls other processes have at a replica, by its id.
+
     From one plan to another: `begin` the new one, wait until it is `ready`, `adopt` it, `release` the old.
     """
 
-    def __init__(self, sockets: Path, report: Callable[[EngineEvent], None]) -> None:
+    def __init__(
+        self,
+        sockets: Path,
+        report: Callable[[EngineEvent], None],
+        elsewhere: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self._sockets = sockets
         self._report = report
+        self._elsewhere = elsewhere
         self._standing: dict[Way, Standing] = {}
         self._wanted: frozenset[Way] = frozenset()
         self._numbers = itertools.count()
         self._created: dict[str, int] = {}  # models, by when they were first served
         self.routes: tuple[Route, ...] = ()
+        self._former: list[Route] = []  # that calls may still go by
         self.plan = Plan((), {})
 
     @property
@@ -160,7 +211,7 @@ class Deployed:
 
     def answering(self) -> list[str]:
         """The models of which at least one replica can probably answer now."""
-        return [name for name, ways in self.plan.ways.items() if any(map(self._answers, ways))]
+        return [name for name in self.names() if any(map(self._answers, self.plan.of(name)))]
 
     def begin(self, plan: Plan) -> list[Way]:
         """Take in what is not there yet, and keep what is; returns what is new."""
@@ -179,7 +230,42 @@ class Deployed:
     def adopt(self, plan: Plan) -> None:
         """Its routes hold from now on; the plan was begun before."""
         self.plan = plan
-        self.routes = tuple(self._route(model, plan.ways[model.name]) for model in plan.models)
+        self._former = [route for route in (*self._former, *self.routes) if route.users]
+        self.routes = tuple(self._route(model, plan) for model in plan.models)
+        self._mark()
+
+    def change(self, plan: Plan) -> None:
+        """Other replicas for the same models, also for the calls that wait; the plan was begun before."""
+        before = {id(replica): replica for route in self.routes for replica in route.replicas}
+        self.plan = plan
+        for route in self.routes:
+            route.serve_by(self._served(route.card.name, plan))
+            for replica in route.replicas:
+                before.pop(id(replica), None)
+        for gone in before.values():
+            gone.is_draining = True
+        self._mark()
+
+    def members(self) -> list[AdminReplica]:
+        """Every replica that is there, as operators see it."""
+        found = [
+            self._member(way, index)
+            for name in self.plan.deployments
+            for index, ways in enumerate(self.plan.deployments[name])
+            for way in ways
+        ]
+        wanted = set(self.plan)
+        return found + [self._member(way, None) for way in self._standing if way not in wanted]
+
+    def replica(self, way: Way) -> Replica:
+        """The one that was begun for it."""
+        return self._standing[way].replica
+
+    def cut(self, replica_id: str) -> None:
+        """End the calls that this process has there."""
+        for way, standing in self._standing.items():
+            if way.id == replica_id:
+                standing.replica.cut()
 
     def release(self) -> None:
         """What is not in the adopted plan is needed no longer than its calls."""
@@ -187,17 +273,65 @@ class Deployed:
 
     async def sweep(self) -> None:
         """Stop what nobody needs any more and no call is using."""
+        self._former = [route for route in self._former if route.users]
+        in_use = {id(replica) for route in (*self._former, *self.routes) for replica in route.replicas}
         unused = [
             way
             for way, standing in self._standing.items()
-            if way not in self._wanted and not standing.replica.users
+            if way not in self._wanted
+            and id(standing.replica) not in in_use
+            and not self._running(way, standing.replica)
         ]
         children = [self._standing.pop(way).child for way in unused]
         await asyncio.gather(*(child.stop() for child in children if child))
 
     def conditions(self) -> list[Condition]:
         """How the adopted engines and upstreams are."""
-        return [self._condition(way) for way in self.plan]
+        unfit = [
+            Condition(f"added replica {name}", False, f"It cannot be used: {why}")
+            for name, why in self.plan.unfit.items()
+        ]
+        return [self._condition(way) for way in self.plan] + unfit
+
+    def _mark(self) -> None:
+        for way in self.plan:
+            self._standing[way].replica.is_draining = way.id in self.plan.draining
+
+    def _served(self, model: str, plan: Plan) -> tuple[router.Deployment, ...]:
+        return tuple(
+            router.Deployment(tuple(self._standing[way].replica for way in own))
+            for own in plan.deployments[model]
+        )
+
+    def _running(self, way: Way, replica: Replica) -> int:
+        return replica.in_flight + self._elsewhere(way.id)
+
+    def _member(self, way: Way, index: int | None) -> AdminReplica:
+        standing, own = self._standing[way], way.deployment
+        replica, condition = standing.replica, self._condition(way)
+        state: State = "ready"
+        if index is None:
+            state = "leaving"
+        elif replica.is_draining:
+            state = "draining"
+        elif not self._is_ready(way):
+            state = "starting"
+        elif not replica.is_usable:
+            state = "away"
+        return AdminReplica(
+            id=way.id,
+            model=way.model,
+            deployment=index,
+            url=own.url,
+            engine=own.engine,
+            state=state,
+            added=bool(way.added),
+            in_flight=self._running(way, replica),
+            slots=replica.slots,
+            context=replica.context,
+            kind=replica.kind,
+            message=None if condition.is_ok else condition.words,
+        )
 
     def _stands(self, way: Way) -> bool:
         standing = self._standing.get(way)
@@ -207,7 +341,7 @@ class Deployed:
         replica, child = self._standing[way].replica, self._standing[way].child
         if child is None:
             part = f"upstream {way.deployment.url} of {way.model}"
-            trouble = replica.trouble
+            trouble = replica.ailment
             return (
                 Condition(part) if trouble is None else Condition(part, False, trouble.words, trouble.since)
             )
@@ -221,23 +355,26 @@ class Deployed:
         return child is None or child.state == "ready"
 
     def _answers(self, way: Way) -> bool:
-        return self._is_ready(way) and self._standing[way].replica.trouble is None
+        return self._is_ready(way) and self._standing[way].replica.is_usable
 
-    def _route(self, model: Model, ways: tuple[Way, ...]) -> Route:
-        replicas = tuple(self._standing[way].replica for way in ways)
+    def _route(self, model: Model, plan: Plan) -> Route:
+        # An added replica is as good as those of the file: it changes no card and no vector.
+        ways = [way for way in plan.of(model.name) if not way.added]
+        deployments = self._served(model.name, plan)
+        first = deployments[0].replicas[0]
         own = [way.weights for way in ways if way.weights]
         card = ModelCard(
             name=model.name,
             kind=model.kind,
             owned_by=model.owned_by,
             created=self._created.setdefault(model.name, int(time.time())),
-            context=model.context or replicas[0].context,
+            context=model.context or first.context,
             dimensions=model.dimensions or (own[0].dimensions if own else None),
             limits=model.limits,
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, replicas, _rules(model, ways))
+        return Route(card, deployments, _rules(model, ways), model.fallback_models)
 
     def _stand(self, way: Way) -> Standing:
         deployment = way.deployment
@@ -246,6 +383,7 @@ class Deployed:
                 address=Address.parse(deployment.url),
                 model=deployment.upstream_model or way.model,
                 secret=way.secret,
+                id=way.id,
                 context=way.context,
                 dialect=deployment.dialect,
                 thinking=way.reasoning,
@@ -257,6 +395,7 @@ class Deployed:
         replica = Replica(
             address=Address.parse(f"unix:{path}"),
             model=way.model,
+            id=way.id,
             context=context,
             is_local=True,
             counts=True,
@@ -321,19 +460,17 @@ def _command(way: Way, path: Path) -> tuple[Command, int | None]:
     ), context
 
 
-def obtain(config: Config) -> dict[Deployment, Weights]:
-    """The weights of every local deployment; fetched where they are missing."""
+def obtain(config: Config, additions: Additions = Additions()) -> dict[Deployment, Weights]:  # noqa: B008
+    """The weights of every local replica; fetched where they are missing."""
     folder = config.data / "models"
     known = with_own(config.catalogue)
     found: dict[Deployment, Weights] = {}
-    for model in config.models:
-        for deployment in model.deployments:
-            name = deployment.weights
-            if name is not None:
-                is_known = name in known
-                found[deployment] = (
-                    pull(known[name], folder, progress_on()) if is_known else local(Path(name))
-                )
+    stated = [one for model in config.models for deployment in model.deployments for one in deployment.each]
+    for replica in dict.fromkeys([*stated, *(one.settings for one in additions.added)]):
+        name = replica.weights
+        if name is not None:
+            is_known = name in known
+            found[replica] = pull(known[name], folder, progress_on()) if is_known else local(Path(name))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+GARBAGE_OBJECTS = 20_000
 
 
 @contextlib.contextmanager
@@ -29,6 +31,19 @@ def sockets_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def quicken() -> None:
+    """Spare each call what Python does for programs that it knows nothing of; when all parts have been made.
+
+    What is there now stays, so the collector of cycles need not look at it again; calls leave none, so it
+    need not come after every 700 objects. The loop need not hear of each asynchronous generator (2 µs, six in
+    a call): it would only close those that nobody has closed, and here each one is (ARCHITECTURE, law 4).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
+    sys.set_asyncgen_hooks(None, None)
 
 
 async def first_of(*waits: Coroutine[None, None, object], within_s: float | None = None) -> int | None:

@@ -21,13 +21,14 @@ from scibox.gate.repeats import LocalRepeats, Repeats
 from scibox.gate.shared import SharedLimiter
 from scibox.http import app as door
 from scibox.http import server
+from scibox.http.ending import Ending
 from scibox.http.front import Front
 from scibox.http.protocol import Patience
 from scibox.http.running import Reload
 from scibox.ledger.journal import Journal
 from scibox.ledger.reports import Reports
 from scibox.process import first_of
-from scibox.router.discovery import watch
+from scibox.router.health import Health
 from scibox.router.replica import Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.router.vectors import Packing, Vectors
@@ -38,6 +39,7 @@ from scibox.service.disk import Disk
 from scibox.service.files import Files, Limits
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.replicas import Fleet
 from scibox.service.revocation import Revocation
 from scibox.service.status import Status
 from scibox.service.usage import Usage
@@ -56,17 +58,31 @@ LAST_WORDS_S = 2.0  # for the error events of calls that outlive the drain
 
 
 class Rooms:
-    """Everything between the door and the replicas. `adopt` is what differs between two configurations."""
+    """Everything between the door and the replicas. `adopt` is what differs between two configurations.
 
-    def __init__(self, config: Config, desk: Desk, repeats: Repeats, store: KeyStore, emit: Emit) -> None:
+    `replicas` are those to be looked after, `look` tells the desk that other calls may start now.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        desk: Desk,
+        repeats: Repeats,
+        store: KeyStore,
+        emit: Emit,
+        *,
+        replicas: Callable[[], Iterable[Replica]],
+        look: Callable[[], None],
+    ) -> None:
         # What is wrong with a form is said to its client; python-multipart would write it to the log as well.
         logging.getLogger("python_multipart").addHandler(logging.NullHandler())
         self.config = config
         self.emit = emit
-        self.ending = asyncio.Event()
+        self.ending = Ending()
         revoked = Revoked(config.data / "revoked")
         self.keys = KeyWatch(store, revoked, config.data / "keys.snapshot", emit)
         self.client = Client(config.deadlines.connect_s)
+        self._health = Health(self.client, replicas, config.routing.health_every_s, look)
         self._cache = VectorCache(
             _cache_bytes(config),
             config.data / "embeddings.cache.db",
@@ -93,21 +109,20 @@ class Rooms:
         self.pipeline.router.deadlines = _deadlines(config)
         self.pipeline.vectors.packing = _packing(config)
         self.client.connect_s = config.deadlines.connect_s
+        self._health.every_s = config.routing.health_every_s
         self._cache.memory_bytes = _cache_bytes(config)
         self.gate.configure(config.gate.patience_s, config.batches.concurrency)
         self.tools.pace = _pace(config)
         self.tools.limits = self._files.limits = _limits(config)
         self.tools.max_line_bytes = config.server.max_body_bytes
 
-    def works(self, replicas: Callable[[], Iterable[Replica]]) -> list[Coroutine[None, None, None]]:
+    def works(self) -> list[Coroutine[None, None, None]]:
         """What goes on beside the calls, for ever."""
-        return [
-            self.keys.run(),
-            self.gate.watch(),
-            watch(self.client, replicas),
-        ]
+        return [self.keys.run(), self.gate.watch(), self._health.run()]
 
-    def application(self, config: Config, status: Status, reload: Reload, wake: Callable[[], None]) -> Front:
+    def application(
+        self, config: Config, status: Status, reload: Reload, fleet: Fleet, wake: Callable[[], None]
+    ) -> Front:
         """The door for a configuration. `wake` is called when something about the batches has changed."""
         return door.build(
             door.Door(
@@ -119,6 +134,7 @@ class Rooms:
                 emit=self.emit,
                 status=status,
                 reload=reload,
+                fleet=fleet,
                 ending=self.ending,
                 repeats=self._repeats,
                 heartbeat_s=config.server.heartbeat_s,

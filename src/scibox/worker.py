@@ -29,6 +29,7 @@ from scibox.config import Config
 from scibox.core.conditions import Condition
 from scibox.core.errors import Conflict, OperatorError
 from scibox.engines.child import begin, fail
+from scibox.fleet import Following, RemoteFleet
 from scibox.gate.gate import Gate
 from scibox.gate.remote import RemoteDesk
 from scibox.gate.repeated import RemoteRepeats
@@ -36,7 +37,8 @@ from scibox.http import server
 from scibox.http.handing import Taking
 from scibox.intercom.link import Link, LinkLost
 from scibox.observe.log import Log
-from scibox.process import first_of
+from scibox.process import first_of, quicken
+from scibox.router.following import Follower
 from scibox.router.replica import Route
 from scibox.service.status import Part, State, Status
 from scibox.store.keys import KeyStore
@@ -148,12 +150,23 @@ class Worker:
         self._settings = settings
         self._link = Link(Path(settings.intercom))
         desk = RemoteDesk(self._link, rooms.local_desk(config, self._slots, parts), parts, log.emit)
-        self._rooms = rooms.Rooms(config, desk, RemoteRepeats(self._link), store, log.emit)
+        self._follower = Follower(settings.routes)
+        self._rooms = rooms.Rooms(
+            config,
+            desk,
+            RemoteRepeats(self._link),
+            store,
+            log.emit,
+            replicas=lambda: self._follower.replicas,
+            look=lambda: None,  # the desk is the main process's, which looks itself
+        )
         self._rooms.adopt(config, settings.routes)
         self._heard = Heard(settings)
         self._status = AskedStatus(self._rooms.gate, self._heard, self._link, self._rooms.conditions)
         wake = partial(self._link.tell, "batches")
-        application = self._rooms.application(config, self._status, self._reload, wake)
+        application = self._rooms.application(
+            config, self._status, self._reload, RemoteFleet(self._link), wake
+        )
         self._web = server.server(application, rooms.listen(config, Path(settings.private)))
         self._stop = asyncio.Event()
         self._leave = asyncio.Event()
@@ -168,12 +181,14 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR2, self._hurry.set)
         self._link.told["standing"] = self._hear
         self._link.changed.append(self._on_link)
+        following = Following(self._link, self._follower)
         await self._link.connect()
-        replicas = [replica for route in self._settings.routes for replica in route.replicas]
-        tasks = [asyncio.create_task(work) for work in self._rooms.works(lambda: replicas)]
+        await following.ask()  # one that is started again was begun with replicas of long ago
+        tasks = [asyncio.create_task(work) for work in (*self._rooms.works(), following.run())]
         await self._rooms.keys.started()  # or the first callers would be strangers
         serving = asyncio.create_task(self._web.serve(sockets=[]))
         await self._web.ready.wait()
+        quicken()
         tasks.append(asyncio.create_task(self._take()))
         try:
             await first_of(self._stop.wait(), self._leave.wait(), *map(_failed, [*tasks, serving]))

@@ -134,7 +134,7 @@ async def test_every_documented_path_leads_somewhere_and_only_health_and_ready_w
         batch = await start(r.client, jsonl([line("a")]))
         await until_over(r.client, batch["id"])
         file_id = batch["input_file_id"]
-        for method in ("get", "post", "delete"):
+        for method in ("get", "post", "patch", "delete"):
             for path, item in DOCUMENT["paths"].items():
                 if method in item:
                     is_admin = path.startswith("/admin")
@@ -144,8 +144,9 @@ async def test_every_documented_path_leads_somewhere_and_only_health_and_ready_w
                         batch_id=batch["id"],
                         id="resp_1",
                         key_id="key_stranger",
+                        replica_id="rep_rig",
                     )
-                    body = b"{}" if method == "post" else None
+                    body = b"{}" if method in {"post", "patch"} else None
                     secret = OPERATOR if is_admin else SECRET
                     if (method, path) == ("delete", "/v1/key"):
                         secret = COLLEAGUE  # it opens nothing from here on

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from limiting import at, left, remaining, subject, take, until, wish
-from servers import Server, free_port, valkey, valkey_program
+from servers import Server, free_port, order, valkey, valkey_program
 
 from scibox.core.admission import Subject
 from scibox.core.events import Event, Notice
@@ -42,6 +42,16 @@ class Node:
             self.running.append(wanted.call_id)
         return verdict
 
+    def take_now(self, *subjects: Subject) -> Verdict:
+        """As the node alone answers: before the order returns."""
+        wanted = wish(*subjects)
+        verdicts: list[Verdict] = []
+        self.limiter.take(wanted, at(), verdicts.append)
+        [verdict] = verdicts
+        if verdict.taken:
+            self.running.append(wanted.call_id)
+        return verdict
+
     def end_all(self, tokens: int = 10) -> None:
         for call_id in self.running:
             self.limiter.settle(call_id, tokens, at())
@@ -52,8 +62,8 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def nodes(url: str, count: int = 2, budget_s: float = 0.25) -> AsyncIterator[list[Node]]:
-    """Nodes that know of each other. The budget is wider than the product's: this machine does much else."""
+async def nodes(url: str, count: int = 2, budget_s: float = 5.0) -> AsyncIterator[list[Node]]:
+    """Nodes that know of each other. A machine that does much else is not taken for a server that is away."""
     them = [Node(url, budget_s) for _ in range(count)]
     for node in them:
         await node.limiter.start(10.0)
@@ -94,7 +104,7 @@ async def test_two_nodes_together_admit_what_the_limit_says(server: Server) -> N
     limit, run_s = 100, 3.0
     of = subject(calls_per_second=limit)
     taken_us: list[int] = []
-    async with nodes(server.url, budget_s=5.0) as them:
+    async with nodes(server.url) as them:
         until_s = time.monotonic() + run_s
         await asyncio.gather(*(press(node, of, until_s, taken_us) for node in them for _ in range(10)))
 
@@ -109,6 +119,7 @@ async def test_calls_in_flight_are_counted_over_nodes(server: Server) -> None:
         verdicts = [await node.take(three) for node in (one, other, one, other)]
         assert [verdict.taken for verdict in verdicts] == [True, True, True, False]
         one.end_all()
+        await until_equal(other, three, "calls_in_flight", 2)
         assert (await other.take(three)).taken
 
 
@@ -155,19 +166,15 @@ async def test_a_node_that_goes_alone_counts_what_the_others_had_taken(server: S
 
 async def test_a_hanging_server_delays_nobody_and_leaves_nothing_behind(server: Server) -> None:
     of = subject(calls_in_flight=50, tokens_per_minute=10**6, calls_per_minute=1_000, tokens_per_day=10**6)
-    async with nodes(server.url) as them:
+    async with nodes(server.url, budget_s=0.25) as them:
         for node in them:
             for _ in range(5):
                 assert (await node.take(of)).taken
         server.pause()
-        waits_s = []
         for node in them:
-            for _ in range(10):
-                began = time.monotonic()
-                assert (await node.take(of)).taken
-                waits_s.append(time.monotonic() - began)
-        assert max(waits_s) < 5
-        assert sorted(waits_s)[-3] < 0.2  # but for the first of each node nobody waits
+            assert (await node.take(of)).taken  # within 10 s
+            for _ in range(9):  # but for the first of each node nobody waits at all
+                assert node.take_now(of).taken
         for node in them:
             assert node.limiter.is_degraded
             node.end_all()
@@ -185,7 +192,7 @@ async def test_a_hanging_server_delays_nobody_and_leaves_nothing_behind(server: 
 
 async def test_a_short_pause_is_bridged_without_a_new_connection(server: Server) -> None:
     of = subject(calls_in_flight=5, calls_per_minute=100)
-    async with nodes(server.url) as (one, other):
+    async with nodes(server.url, budget_s=0.25) as (one, other):
         server.pause()
         assert (await one.take(of)).taken
         await asyncio.sleep(0.3)
@@ -193,9 +200,8 @@ async def test_a_short_pause_is_bridged_without_a_new_connection(server: Server)
         await one.until_joined()
         await other.until_joined()
 
-        found = await left(other.limiter, of)
-        assert found["key:one", "calls_in_flight"].remaining == 4
-        assert found["key:one", "calls_per_minute"].remaining == 99  # the late one was undone
+        await until_equal(other, of, "calls_in_flight", 4)
+        await until_equal(other, of, "calls_per_minute", 99)  # the late one was undone
         one.end_all()
         assert await remaining(one.limiter, of, "calls_in_flight") == 5
 
@@ -222,15 +228,14 @@ async def test_an_emptied_server_opens_no_limit(server: Server) -> None:
         assert found["key:one", "tokens_per_month"].remaining == 10**6 - 5_000 - 1_000
         one.end_all(tokens=10)
         other.end_all(tokens=10)
-        found = await left(other.limiter, of)
-        assert found["key:one", "calls_in_flight"].remaining == 10
+        await until_equal(other, of, "calls_in_flight", 10)
         await until_equal(one, of, "tokens_per_minute", 2_000 - 100)
         await until_equal(one, of, "tokens_per_month", 10**6 - 5_000 - 100)
 
 
 async def test_what_a_node_used_alone_counts_once_though_the_ledger_has_it_too(server: Server) -> None:
     of = subject(tokens_per_month=10_000)
-    async with nodes(server.url, count=1) as (one,):
+    async with nodes(server.url, count=1, budget_s=0.25) as (one,):
         server.pause()
         assert (await one.take(of)).taken
         await until(lambda: one.limiter.is_degraded)
@@ -263,7 +268,7 @@ async def test_a_dead_node_holds_nothing_for_long(server: Server) -> None:
         assert one.limiter.is_degraded
         one.limiter._task = asyncio.create_task(one.limiter._keep())
         await one.until_joined()
-        assert await remaining(other.limiter, of, "calls_in_flight") == 3
+        await until_equal(other, of, "calls_in_flight", 3)
         one.end_all()
         await until_equal(other, of, "calls_in_flight", 4)
         await until_equal(other, of, "tokens_per_day", 1_000 - 100 - 30)
@@ -314,7 +319,7 @@ async def test_all_keys_are_the_prefixs_and_pass_by_themselves(server: Server) -
         assert len(keys) >= 9
         for key in keys:
             assert key.startswith(b"{scibox}:")
-            assert int(await order(server, "PTTL", key)) > 0, key
+            assert int(await order(server, "PTTL", key)) != -1, key  # -1: never, -2: it has passed meanwhile
 
 
 async def test_load_goes_on_while_the_server_comes_and_goes(server: Server) -> None:
@@ -333,7 +338,7 @@ async def test_load_goes_on_while_the_server_comes_and_goes(server: Server) -> N
             else:
                 await asyncio.sleep(min(verdict.wait_s or 0.0, 0.05))
 
-    async with nodes(server.url) as them:
+    async with nodes(server.url, budget_s=0.25) as them:
         until_s = time.monotonic() + 5
         load = [asyncio.create_task(work(node, until_s)) for node in them for _ in range(10)]
         for disturb_s in (0.4, 1.4, 0.1):
@@ -363,21 +368,10 @@ async def test_load_goes_on_while_the_server_comes_and_goes(server: Server) -> N
 
 
 async def until_equal(node: Node, of: Subject, limit: str, amount: int) -> None:
-    """Settles of another node are under way for a moment."""
+    """What another node tells (settles, its leases) is under way for a moment, on a connection of its own."""
     found = None
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (found := await remaining(node.limiter, of, limit)) != amount:
                 await asyncio.sleep(0.02)
     assert found == amount
-
-
-async def order(server: Server, *words: str | bytes) -> object:
-    """An order to the server itself."""
-    from valkey.asyncio import Valkey
-
-    client = Valkey.from_url(server.url)
-    try:
-        return await client.execute_command(*words)
-    finally:
-        await client.aclose()

@@ -24,7 +24,7 @@ from scibox.engines.embedder import settings as embedder
 from scibox.engines.fake import FakeEngine
 from scibox.engines.fake_script import Script
 from scibox.engines.supervisor import Supervisor
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import Deployment, Replica, Route
 from scibox.router.tokenizer import Tokenizer
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -262,7 +262,7 @@ async def test_texts_become_tokens_and_text_again(kind: str, tmp_path: Path) -> 
 
 def route_to(engine: Engine) -> Route:
     replica = Replica(Address.parse(engine.address), engine.name, counts=True)
-    return Route(ModelCard("small", "chat", "scibox", 1), (replica,))
+    return Route(ModelCard("small", "chat", "scibox", 1), (Deployment((replica,)),))
 
 
 @every_engine

@@ -16,7 +16,7 @@ from rig import socket_folder
 from scibox.core.types import ModelCard
 from scibox.engines import llama
 from scibox.engines.supervisor import Supervisor
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import Deployment, Replica, Route
 from scibox.router.router import Deadlines, Router
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -40,7 +40,7 @@ class Served:
 
     def __init__(self, router: Router, replica: Replica) -> None:
         self._router = router
-        self._route = Route(ModelCard("m", "chat", "scibox", 1, 1024), (replica,))
+        self._route = Route(ModelCard("m", "chat", "scibox", 1, 1024), (Deployment((replica,)),))
 
     async def ask(self, face: Face, **fields: Any) -> Any:
         """A whole answer."""

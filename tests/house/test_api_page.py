@@ -18,6 +18,7 @@ from scibox.wire.admin.keys import (
     RotateRequest,
 )
 from scibox.wire.admin.owners import NewOwnerRequest, OwnerChangeRequest
+from scibox.wire.admin.replicas import NewReplicaRequest, ReplicaChangeRequest
 from scibox.wire.anthropic.request import MessagesCountRequest, MessagesRequest
 from scibox.wire.completions.face import CompletionRequest
 from scibox.wire.constraints import schemas
@@ -49,12 +50,14 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "POST /admin/v1/keys/{key_id}": KeyChangeRequest,
     "POST /admin/v1/keys/{key_id}/rotate": RotateRequest,
     "POST /admin/v1/keys/{key_id}/revoke": RevokeRequest,
+    "POST /admin/v1/replicas": NewReplicaRequest,
+    "PATCH /admin/v1/replicas/{replica_id}": ReplicaChangeRequest,
 }
 DOCUMENT = json.loads(openapi.render("0"))
 OPERATIONS = {
     f"{method.upper()} {path}": item[method]
     for path, item in DOCUMENT["paths"].items()
-    for method in ("get", "post", "delete")
+    for method in ("get", "post", "patch", "delete")
     if method in item
 }
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rig import CHAT, OPERATOR, SECRET, STRANGER, Rig, rig
+from scibox.core.sums import Scope
+from scibox.ledger.reports import Reports
+from scibox.service.usage import Usage
+from scibox.store.entries import LEDGER, EntryStore
+from scibox.store.sql import Sql
+from scibox.wire import usage as wire
 
 TOO_LONG = {"model": "chatty", "messages": [{"role": "user", "content": "word " * 20_000}]}
 EMBED = {"model": "vectors", "input": ["one", "two"]}
@@ -174,3 +183,22 @@ async def test_a_very_long_range_is_a_few_pages_and_no_flood() -> None:
     assert len(page["data"]) == 366
     assert page["has_more"]
     assert len(one["data"]) == 1
+
+
+def test_an_owner_is_found_however_its_name_was_typed() -> None:
+    """A stored name is in NFC; a Mac's keyboard, or a file, may give NFD."""
+    composed, typed = "caf\u00e9", "cafe\u0301"
+    now = int(time.time())
+    for pairs in ([("owners", typed)], [("owners[]", f"x,{typed}")]):
+        assert composed in wire.parse(pairs, now, None).scope.owners
+    assert wire.parse_failed([("owner", typed)], None)[0] == composed
+
+
+async def test_a_page_is_made_off_the_event_loop(tmp_path: Path) -> None:
+    """A report may have tens of thousands of results: nothing of that may hold up calls."""
+    with closing(Sql(f"sqlite://{tmp_path}/ledger.db", LEDGER)) as sql:
+        usage = Usage(Reports(tmp_path / "journal", EntryStore(sql)), time.time)
+        name = await usage.sums(Scope(0, 3600), (), lambda report: threading.current_thread().name)
+        usage.close()
+
+    assert name.startswith("scibox-usage")

@@ -9,7 +9,7 @@ from ledger_world import FOREVER, agree
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, DAY_S, HOUR_S, MONTH_S, Dimension, Scope
+from scibox.core.sums import CELL, CUTS, DAY_S, HOUR_S, MONTH_S, Dimension, Scope
 from scibox.core.types import Ending, Usage
 from scibox.store.entries import EntryStore, Mark, Origin
 from scibox.store.sql import Sql
@@ -20,7 +20,7 @@ DIMENSIONS: tuple[Dimension, ...] = (*CELL, "day", "hour")
 
 def empty(sql: Sql) -> None:
     with sql.writing() as db:
-        for table in ("entries", "sums", "journals"):
+        for table in ("entries", "journals", *(cut.table for cut in CUTS)):
             db.run(f"DELETE FROM {table}")
 
 
@@ -60,15 +60,20 @@ def test_any_batches_repeated_or_not_count_each_request_once(
     st.lists(st.sampled_from(DIMENSIONS), unique=True),
     st.integers(-5, 80).map(lambda n: BEGAN + n * HOUR_S),
     st.integers(0, 80).map(lambda n: n * HOUR_S),
-    st.sampled_from([(), ("a",), ("a", "команда")]),
+    st.tuples(*[st.sampled_from([(), ("a",), ("a", "команда")])] * 3),
 )
 def test_sums_of_any_range_by_anything_are_those_of_its_entries(
-    sql: Sql, some: list[Entry], by: list[Dimension], since: int, length: int, owners: tuple[str, ...]
+    sql: Sql,
+    some: list[Entry],
+    by: list[Dimension],
+    since: int,
+    length: int,
+    named: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
 ) -> None:
     empty(sql)
     store = EntryStore(sql)
     put(store, *some)
-    scope = Scope(since, since + length, owners)
+    scope = Scope(since, since + length, *named)
     wanted: dict[arithmetic.Group, arithmetic.Sums] = {}
     for one in filter(scope.has, some):
         wanted.setdefault(arithmetic.group(one, by), arithmetic.Sums()).add(arithmetic.of(one))

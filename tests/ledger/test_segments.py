@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,26 @@ def test_a_data_folder_has_one_name_for_ever(tmp_path: Path) -> None:
     assert name.startswith("node_")
     assert segments.node_id(tmp_path) == name
     assert segments.node_id(tmp_path / "other") != name
+
+
+def test_of_a_process_killed_while_it_named_the_folder_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "node.early").write_text("node_half of a na")
+    name = segments.node_id(tmp_path)
+
+    assert len(name) == len("node_") + 16
+    assert [path.name for path in tmp_path.iterdir()] == ["node"]
+
+
+def test_all_that_name_the_folder_at_once_agree(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        for attempt in range(20):
+            folder = tmp_path / str(attempt)
+            together = threading.Barrier(16)
+
+            def ask(folder: Path = folder, together: threading.Barrier = together) -> str:
+                together.wait(60)
+                return segments.node_id(folder)
+
+            names = {name.result(60) for name in [threads.submit(ask) for _ in range(16)]}
+            assert len(names) == 1
+            assert [path.name for path in folder.iterdir()] == ["node"]

@@ -9,7 +9,7 @@ import pytest
 
 from scibox.core.types import Dialect
 from scibox.engines.fake import FakeEngine
-from scibox.router.discovery import look
+from scibox.router.health import look
 from scibox.router.replica import Replica
 from scibox.upstream.address import Address
 from scibox.upstream.client import Client
@@ -27,7 +27,7 @@ async def engine(owned_by: str) -> AsyncIterator[tuple[FakeEngine, Address]]:
         ("vllm", "m", "vllm", 4096),
         ("llamacpp", "m", "llama", 4096),
         ("somebody", "m", "openai", 4096),
-        ("vllm", "another", "openai", None),
+        ("vllm", "another", "vllm", None),
     ],
 )
 async def test_dialect_and_context_are_told(
@@ -58,10 +58,11 @@ async def test_a_server_without_the_list_is_not_asked_again() -> None:
     async with engine("vllm") as (fake, _):
         replica = Replica(Address.parse(f"{fake.address}/other"), "m", dialect=None)
         await look(Client(1.0), [replica])
+        asked = len(fake.requests)
         await look(Client(1.0), [replica])
 
     assert replica.dialect == "openai"
-    assert len(fake.requests) == 1
+    assert len(fake.requests) == asked
 
 
 async def test_a_server_that_is_away_is_in_trouble_until_it_answers() -> None:
@@ -69,12 +70,12 @@ async def test_a_server_that_is_away_is_in_trouble_until_it_answers() -> None:
         replica = Replica(address, "m", dialect=None)
         await fake.stop()
         await look(Client(1.0), [replica])
-        assert replica.trouble
-        since = replica.trouble.since
+        assert replica.away
+        since = replica.away.since
         await look(Client(1.0), [replica])
-        assert replica.trouble.since == since
+        assert replica.away.since == since
         await fake.start()
         await look(Client(1.0), [replica])
 
-    assert replica.trouble is None
+    assert replica.away is None
     assert replica.context == 4096

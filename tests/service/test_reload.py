@@ -76,20 +76,19 @@ async def test_models_come_and_go_while_calls_run(tmp_path: Path, reload: Change
     assert [(one.end, one.words) for one in told] == [("whole", 30)] * 5
 
 
-async def test_a_call_uses_its_replicas_until_it_has_ended() -> None:
+async def test_a_call_uses_its_route_until_it_has_ended() -> None:
     """What `Deployed` waits for before it stops an engine (tests/test_deployed.py)."""
     async with rig() as r:
         route = r.door.pipeline.directory.splitting_route(KEYS[secret.digest(SECRET)], "chatty")
-        [replica] = route.replicas
         r.engine.script = Script(first_chunk_delay_s=60)
         for stream in (True, False):
             call = asyncio.create_task(r.client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
             async with asyncio.timeout(10):
-                while not replica.users:
+                while not route.users:
                     await asyncio.sleep(0.01)
             call.cancel()
             async with asyncio.timeout(10):
-                while replica.users:
+                while route.users:
                     await asyncio.sleep(0.01)
 
 

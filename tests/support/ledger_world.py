@@ -12,7 +12,7 @@ from ledger_entries import BEGAN, entry, opened
 
 from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, DAY_S, HOUR_S, LATEST, MONTH_S, Scope, Span, Sums
+from scibox.core.sums import CUTS, DAY_S, HOUR_S, LATEST, MONTH_S, Dimension, Group, Scope, Span, Sums
 from scibox.core.types import Ending, Usage
 from scibox.ledger import frames
 from scibox.ledger.feeder import Feeder
@@ -191,17 +191,20 @@ class World:
 
 
 def agree(store: EntryStore, entries: object) -> None:
-    """The sums of all widths are those of these entries."""
-    wanted = arithmetic.by_cell(entries)  # type: ignore[arg-type]
-    for width, by in ((HOUR_S, (*CELL, "hour")), (DAY_S, (*CELL, "day")), (MONTH_S, CELL)):
-        found, _ = store.sums([Span(width, 0, LATEST)], by, FOREVER, "node")  # type: ignore[arg-type]
-        expected: dict[object, Sums] = {}
-        for (of, start, cell), sums in wanted.items():
-            if of == width:
-                expected.setdefault(cell if width == MONTH_S else (*cell, start), Sums()).add(sums)
-        assert set(found) == set(expected)
-        for group, sums in expected.items():
-            assert same(found[group], sums), (group, found[group], sums)
+    """The sums of every cut and width are those of these entries."""
+    counted = list(entries)  # type: ignore[call-overload]
+    for cut in CUTS:
+        for width_s in cut.widths_s:
+            time: tuple[Dimension, ...] = {HOUR_S: ("hour",), DAY_S: ("day",), MONTH_S: ()}[width_s]
+            by = (*cut.names, *time)
+            assert arithmetic.cut_for(width_s, by) is cut
+            found, _ = store.sums([Span(width_s, 0, LATEST)], by, FOREVER, "node")
+            expected: dict[Group, Sums] = {}
+            for one in counted:
+                expected.setdefault(arithmetic.group(one, by), Sums()).add(arithmetic.of(one))
+            assert set(found) == set(expected)
+            for group, sums in expected.items():
+                assert same(found[group], sums), (cut.table, group, found[group], sums)
 
 
 def same(one: Sums, other: Sums) -> bool:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from scibox.core.types import ModelCard, Usage
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import Deployment, Replica, Route
 from scibox.router.router import Router
 from scibox.wire import chat
 
@@ -20,7 +20,7 @@ class Served:
     def __init__(self, router: Router, replica: Replica) -> None:
         self.router = router
         self.replica = replica
-        self.route = Route(ModelCard("m", "chat", "scibox", 1, 1024), (replica,))
+        self.route = Route(ModelCard("m", "chat", "scibox", 1, 1024), (Deployment((replica,)),))
         self.usage = Usage()
 
     async def ask(self, **fields: Any) -> dict[str, Any]:

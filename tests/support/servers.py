@@ -14,8 +14,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from valkey.asyncio import Valkey
 
 START_S = 60.0
 
@@ -76,6 +78,15 @@ def valkey(port: int | None = None) -> Iterator[Server]:
         with _process(command, signal.SIGKILL, own) as process:
             _until_listening(process, port, own)
             yield Server(f"redis://127.0.0.1:{port}/0", process.pid)
+
+
+async def order(server: Server, *words: str | bytes | int) -> Any:
+    """An order to a Valkey itself; what it replies is as valkey-py says it."""
+    client = Valkey.from_url(server.url)
+    try:
+        return await client.execute_command(*words)
+    finally:
+        await client.aclose()
 
 
 def new_database(url: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scibox import __version__
 from scibox.core.errors import OperatorError
 
-from . import keys, owners, parts, status, usage
+from . import keys, owners, parts, replicas, status, usage
 
 DESCRIPTION = "One OpenAI-compatible address over your own models."
 
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     keys.add(commands, common)
     owners.add(commands, common)
     usage.add(commands, common)
+    replicas.add(commands, common)
     status.add(commands, common)
     return parser
 

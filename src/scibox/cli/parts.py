@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scibox.core.amounts import Limits
 from scibox.core.errors import OperatorError, SciBoxError
-from scibox.core.types import Limits
 
 if TYPE_CHECKING:
     from scibox.config import Config

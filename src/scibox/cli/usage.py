@@ -80,6 +80,7 @@ def _dimensions(text: str) -> tuple[Dimension, ...]:
 def _scope(options: argparse.Namespace) -> Scope:
     import time
 
+    from scibox.core.keys import written
     from scibox.core.quotas import span
     from scibox.core.sums import Scope
 
@@ -89,7 +90,8 @@ def _scope(options: argparse.Namespace) -> Scope:
     if since >= until:
         end = "now, where --until is not given" if options.until is None else "--until"
         raise OperatorError(f"--since must be before the end of what is asked for: {end}.")
-    return Scope(int(since), int(until), tuple(options.owner), tuple(options.key), tuple(options.model))
+    owners = tuple(map(written, options.owner))
+    return Scope(int(since), int(until), owners, tuple(options.key), tuple(options.model))
 
 
 def _moment(text: str, now: float, flag: str) -> float:
@@ -212,7 +214,9 @@ def _columns(record: type[Entry]) -> list[str]:
     """The names of an entry's fields, with those of its usage among them."""
     from scibox.core.types import Usage
 
-    fields = [(name,) if name != "usage" else tuple(Usage.__slots__) for name in record.__struct_fields__]
+    fields = [
+        (name,) if name != "usage" else tuple(Usage.__struct_fields__) for name in record.__struct_fields__
+    ]
     return [name for names in fields for name in names]
 
 
@@ -222,7 +226,7 @@ def _row(entry: Entry) -> list[object]:
         value = getattr(entry, name)
         match name:
             case "usage":
-                told += [getattr(value, field) for field in value.__slots__]
+                told += [getattr(value, field) for field in value.__struct_fields__]
             case "opened_at":
                 told.append(_stamp(value, "milliseconds"))
             case "outcome":

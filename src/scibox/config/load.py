@@ -23,7 +23,7 @@ from scibox.config.values import Wrong, decode, from_text
 from scibox.models.catalogue import CatalogueError, catalogue, with_own
 
 TOP_NAMES = (
-    *("data", "catalogue", "server", "deadlines", "engines", "files", "batches", "embeddings"),
+    *("data", "catalogue", "server", "deadlines", "routing", "engines", "files", "batches", "embeddings"),
     *("gate", "ledger", "shared", "models"),
 )
 LAPTOP = Path(__file__).with_name("laptop.toml")  # what is served when nothing is configured
@@ -68,6 +68,7 @@ def load(
         catalogue=top.catalogue,
         server=server,
         deadlines=records["deadlines"],
+        routing=records["routing"],
         llama=records["engines.llama"],
         embedder=records["engines.embedder"],
         files=records["files"],

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any, get_type_hints
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from scibox.config.deployments import Reader, kind_of, read_deployments, read_fields
 from scibox.config.lines import Where
 from scibox.config.records import Deployment, Model
 from scibox.config.report import Report, named
-from scibox.config.values import Wrong, decode
 from scibox.core.names import nearest
 from scibox.core.types import Kind
 from scibox.models.catalogue import Entry
-from scibox.models.ready import NotWeights, local
 
-# What each way to serve a model understands.
-UNDERSTOOD: Mapping[str, frozenset[str]] = {
-    "llama": frozenset({"engine", "weights", "threads", "slots", "context", "batch", "pooling"}),
-    "embedder": frozenset({"engine", "weights", "threads", "batch_tokens"}),
-    "fake": frozenset({"engine", "slots", "context"}),
-    "url": frozenset({"url", "slots", "upstream_model", "upstream_key_env", "upstream_key_file", "dialect"}),
-}
 LONGEST_NAME = 200
-ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models")
 # What only embedding models have.
 FOR_EMBEDDING = ("prefix", "query_prefix", "passage_prefix", "token_ids", "matryoshka", "revision")
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """What is needed to judge a model: the report, the catalogue and the environment."""
-
-    report: Report
-    catalogue: Mapping[str, Entry]
-    environ: Mapping[str, str]
 
 
 def read_models(
@@ -49,6 +28,7 @@ def read_models(
     reader = Reader(report, catalogue, environ)
     models = tuple(_model(name, inner, reader) for name, inner in table.items())
     _check_names(models, report)
+    _check_fallbacks(models, report)
     return models
 
 
@@ -59,25 +39,35 @@ def _model(name: str, table: object, reader: Reader) -> Model:
         reader.report.add(place, f"'{name}' must be a table: [models.\"{name}\"]")
         return Model(name, "chat")
     _check_public_name(name, place, reader.report)
-    values = _fields(
+    values = read_fields(
         Model, {key: value for key, value in table.items() if key != "deployments"}, place, reader
     )
-    deployments = _deployments(table.get("deployments"), place, reader)
+    deployments = read_deployments(table.get("deployments"), place, reader)
     stated: Kind | None = values.pop("kind", None)
-    kinds = [_kind_of(deployment, reader) for deployment in deployments]
+    kinds = [kind_of(replica, reader) for _, replica in _placed(deployments, place)]
     kind = stated or next((found for found in kinds if found is not None), None)
     if kind is None:
         if "kind" not in table:
             reader.report.add(place, f'model \'{name}\' needs a kind: kind = "chat", "embedding" or "rerank"')
         kind = "chat"
-    for index, (deployment, found) in enumerate(zip(deployments, kinds, strict=True)):
+    for (at, replica), found in zip(_placed(deployments, place), kinds, strict=True):
         if found not in {None, kind}:
             reader.report.add(
-                (*place, "deployments", index, "weights"),
-                f"'{deployment.weights}' is of kind {found}, and model '{name}' of kind {kind}",
+                (*at, "weights"),
+                f"'{replica.weights}' is of kind {found}, and model '{name}' of kind {kind}",
             )
     _check_kind(kind, table, deployments, place, reader)
     return Model(name=name, kind=kind, deployments=deployments, **values)
+
+
+def _placed(deployments: tuple[Deployment, ...], place: Where) -> Iterator[tuple[Where, Deployment]]:
+    """Every replica, each with where it stands in the file."""
+    for index, deployment in enumerate(deployments):
+        at = (*place, "deployments", index)
+        if not deployment.replicas:
+            yield at, deployment
+        for inner, replica in enumerate(deployment.replicas):
+            yield (*at, "replicas", inner), replica
 
 
 def _check_kind(
@@ -87,8 +77,7 @@ def _check_kind(
     for key in FOR_EMBEDDING:
         if key in table and kind != "embedding":
             reader.report.add((*place, key), f"'{key}' means nothing to a model of kind \"{kind}\"")
-    for index, deployment in enumerate(deployments):
-        at = (*place, "deployments", index)
+    for at, deployment in _placed(deployments, place):
         if kind == "rerank" and deployment.url is None and deployment.engine is not None:
             reader.report.add(at, 'a model of kind "rerank" needs the url of an upstream that ranks')
         if kind == "embedding" and deployment.engine == "llama" and (deployment.slots or 1) > 1:
@@ -96,160 +85,6 @@ def _check_kind(
             reader.report.add((*at, "slots"), "an embedding model on the engine 'llama' has one slot")
         if kind == "embedding" and deployment.engine == "embedder" and table.get("token_ids") == "own":
             reader.report.add((*place, "token_ids"), "the engine 'embedder' takes texts, no ids of its own")
-
-
-def _fields(record: type, table: dict[str, Any], place: Where, reader: Reader) -> dict[str, Any]:
-    """Decode a table into the fields of a record; wrong and unknown ones are left out and reported."""
-    kinds = get_type_hints(record, include_extras=True)
-    known = [item.name for item in fields(record) if item.name not in {"name"}]
-    reader.report.known_only(table, place, known)
-    values = {}
-    for key in known:
-        if key in table:
-            try:
-                values[key] = decode(kinds[key], table[key], reader.report.source.parent)
-            except Wrong as wrong:
-                reader.report.add((*place, key), f"{key} {wrong}")
-    return values
-
-
-def _deployments(tables: object, place: Where, reader: Reader) -> tuple[Deployment, ...]:
-    """Read `[[models.x.deployments]]`."""
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        header = f'[[models."{place[1]}".deployments]]'
-        at = (*place, "deployments")
-        reader.report.add(at, f"model '{place[1]}' needs at least one deployment: {header}")
-        return ()
-    return tuple(_deployment(table, (*place, "deployments", at), reader) for at, table in enumerate(tables))
-
-
-def _deployment(table: dict[str, Any], place: Where, reader: Reader) -> Deployment:
-    """Read one deployment and check that it can work."""
-    before = len(reader.report.problems)
-    found = Deployment(**_fields(Deployment, table, place, reader))
-    if len(reader.report.problems) > before:
-        return found  # what is half read would only be reported twice
-    if (found.engine is None) == (found.url is None):
-        reader.report.add(place, _one_way(found, reader))
-        return found
-    way = found.engine or "url"
-    for key in table:
-        if key not in UNDERSTOOD[way]:
-            owner = "an upstream at a url" if way == "url" else f"the engine '{way}'"
-            reader.report.add((*place, key), f"'{key}' means nothing to {owner}; known are: {_list(way)}")
-    _check_key(found, place, reader)
-    return _with_url(found, place, reader) if found.url else _with_weights(found, place, reader)
-
-
-def _list(way: str) -> str:
-    return ", ".join(sorted(UNDERSTOOD[way]))
-
-
-def _one_way(found: Deployment, reader: Reader) -> str:
-    """Say what to do about a deployment with both an engine and a url, or neither."""
-    if found.engine is not None:
-        return "a deployment has either an engine or a url, this one has both"
-    entry = reader.catalogue.get(found.weights or "")
-    hint = f'; for these weights: engine = "{entry.engine}"' if entry else ""
-    return f"a deployment needs an engine (with weights) or a url{hint}"
-
-
-def _with_url(found: Deployment, place: Where, reader: Reader) -> Deployment:
-    """Check the address of an upstream; a slash at its end is dropped."""
-    url = (found.url or "").rstrip("/")
-    wrong = _wrong_with(url)
-    if wrong:
-        reader.report.add((*place, "url"), f"url {found.url!r} {wrong}")
-    return replace(found, url=url)
-
-
-def _wrong_with(url: str) -> str | None:  # noqa: PLR0911  one return for each mistake reads best
-    """Return what is wrong with an upstream's address, None when it will do."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme not in {"http", "https"} or not host:
-        return 'must begin with http:// or https:// and a host, like "http://gpu1:8000/v1"'
-    if parts.username or parts.password:
-        return "must not carry a key or password; use upstream_key_env or upstream_key_file"
-    if parts.query or parts.fragment:
-        return "must not have a '?' or '#' part"
-    for endpoint in ENDPOINTS:
-        if parts.path.endswith(endpoint):
-            return f"must end before '{endpoint}', like {url.removesuffix(endpoint)!r}"
-    if not parts.path:
-        return f"needs the path of its API, mostly {url + '/v1'!r}"
-    return None
-
-
-def _check_key(found: Deployment, place: Where, reader: Reader) -> None:
-    """An upstream's key comes from one place, and it must be there."""
-    if found.upstream_key_env and found.upstream_key_file:
-        reader.report.add(
-            (*place, "upstream_key_file"), "use upstream_key_env or upstream_key_file, not both"
-        )
-    elif found.upstream_key_env and not reader.environ.get(found.upstream_key_env, "").strip():
-        variable = found.upstream_key_env
-        reader.report.add((*place, "upstream_key_env"), f"the environment variable {variable} is not set")
-    elif found.upstream_key_file:
-        try:
-            empty = not found.upstream_key_file.read_text("utf-8").strip()
-            why = "is empty" if empty else None
-        except (OSError, UnicodeDecodeError) as error:
-            why = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        if why:
-            reader.report.add((*place, "upstream_key_file"), f"{found.upstream_key_file} {why}")
-
-
-def _with_weights(found: Deployment, place: Where, reader: Reader) -> Deployment:
-    """Check the weights of an engine: a name of the catalogue, or a path (made absolute)."""
-    if found.engine == "fake":
-        return found
-    at = (*place, "weights")
-    if found.weights is None:
-        reader.report.add(
-            place, f"the engine '{found.engine}' needs weights: a name of `scibox models` or a path"
-        )
-        return found
-    if not _is_path(found.weights):
-        _check_entry(found.weights, found, at, reader)
-        return found
-    path = reader.report.source.parent.absolute() / Path(found.weights).expanduser()
-    try:
-        engine = local(path).engine
-    except NotWeights as wrong:
-        reader.report.add(at, str(wrong))
-    else:
-        if engine != found.engine:
-            reader.report.add(at, f"{path} is for the engine '{engine}', not '{found.engine}'")
-    return replace(found, weights=str(path))
-
-
-def _check_entry(name: str, found: Deployment, at: Where, reader: Reader) -> None:
-    """The name must be in the catalogue, and for this engine."""
-    entry = reader.catalogue.get(name)
-    if entry is None:
-        near = nearest(name, reader.catalogue)
-        hint = f"did you mean '{near}'?" if near else "`scibox models` lists them; a path has a '/' in it"
-        reader.report.add(at, f"there are no weights '{name}' in the catalogue; {hint}")
-    elif entry.engine != found.engine:
-        reader.report.add(at, f"'{name}' is for the engine '{entry.engine}', not '{found.engine}'")
-
-
-def _is_path(weights: str) -> bool:
-    return "/" in weights or weights.endswith(".gguf") or weights.startswith(("~", "."))
-
-
-def _kind_of(found: Deployment, reader: Reader) -> Kind | None:
-    """Return the kind that the weights of a deployment have, None where that cannot be told."""
-    if found.weights is None:
-        return None
-    if found.weights in reader.catalogue:
-        return reader.catalogue[found.weights].kind
-    # A GGUF without a pooling type may still be meant for embeddings, so only the certain cases count.
-    return "embedding" if found.engine == "embedder" else None
 
 
 def _check_public_name(name: str, place: Where, report: Report) -> None:
@@ -272,3 +107,26 @@ def _check_names(models: tuple[Model, ...], report: Report) -> None:
                 report.add(place, f"alias '{alias}' is already an alias of '{owners[alias]}'")
             else:
                 owners[alias] = model.name
+
+
+def _check_fallbacks(models: tuple[Model, ...], report: Report) -> None:
+    """Models that stand in for another are other models of its kind."""
+    known = {model.name: model for model in models}
+    for model in models:
+        for index, name in enumerate(model.fallback_models):
+            place: Where = ("models", model.name, "fallback_models", index)
+            if name == model.name:
+                report.add(place, f"'{name}' cannot stand in for itself")
+            elif name not in known:
+                near = nearest(name, known)
+                hint = (
+                    f"did you mean '{near}'?" if near else "it must be a model of this file, by its own name"
+                )
+                report.add(place, f"there is no model '{name}' to stand in for '{model.name}'; {hint}")
+            elif known[name].kind != model.kind or model.kind == "embedding":
+                why = (
+                    "vectors of two models cannot be compared"
+                    if model.kind == known[name].kind
+                    else f"it is of kind {known[name].kind}"
+                )
+                report.add(place, f"'{name}' cannot stand in for '{model.name}': {why}")

@@ -5,7 +5,7 @@ Nothing here reads anything. `docs/reference/configuration.md` is checked agains
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +29,7 @@ Count = Annotated[int, Between(1, 2**31 - 1)]
 Threads = Annotated[int, Between(1, 1_024)]
 Slots = Annotated[int, Between(1, 1_024)]
 Workers = Annotated[int, Between(1, 64)]
+Replicas = Annotated[int, Between(1, 64)]
 Money = Annotated[float, Between(0.0, 1e9)]
 Seconds = Annotated[float, Between(0.001, 7 * 86_400)]
 Days = Annotated[float, Between(0.01, 3_650)]
@@ -71,6 +72,13 @@ class Deadlines:
     first_chunk_s: Seconds = 300.0
     next_chunk_s: Seconds = 120.0
     total_s: Seconds = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the servers of others are looked after."""
+
+    health_every_s: Seconds = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,10 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One way to serve a model: an embedded `engine` with `weights`, or the `url` of an upstream."""
+    """One way to serve a model: an embedded `engine` with `weights`, or the `url` of an upstream.
+
+    Or it has several `replicas`, each with those; `count` children of one engine are replicas too.
+    """
 
     engine: Engine | None = None
     weights: str | None = None  # a catalogue name, or the absolute path of a .gguf file or an ONNX folder
@@ -165,6 +176,14 @@ class Deployment:
     upstream_key_env: str | None = None
     upstream_key_file: Path | None = None
     dialect: Dialect | None = None  # None: what the upstream says of itself
+    count: Replicas = 1  # children of the engine
+    replicas: tuple[Deployment, ...] = ()  # else it is its own only one
+
+    @property
+    def each(self) -> tuple[Deployment, ...]:
+        """Its replicas, each as a deployment of one."""
+        own = self.replicas or (self,)
+        return tuple(replace(one, count=1) for one in own for _ in range(one.count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +207,7 @@ class Model:
     limits: Limits = NO_LIMITS  # of all callers together
     owner_limits: Limits = NO_LIMITS  # of each owner
     price: Price | None = None
+    fallback_models: tuple[str, ...] = ()  # public names of models that may stand in for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +219,7 @@ class Config:
     catalogue: Path | None = None  # an operator's own entries, over the shipped ones
     server: Server = field(default_factory=Server)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    routing: Routing = field(default_factory=Routing)
     llama: Llama = field(default_factory=Llama)
     embedder: Embedder = field(default_factory=Embedder)
     files: Files = field(default_factory=Files)

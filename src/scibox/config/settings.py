@@ -18,6 +18,7 @@ from scibox.config.records import (
     Gate,
     Ledger,
     Llama,
+    Routing,
     Server,
     Shared,
 )
@@ -41,6 +42,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "": Top,
         "server": Server,
         "deadlines": Deadlines,
+        "routing": Routing,
         "engines.llama": Llama,
         "engines.embedder": Embedder,
         "files": Files,

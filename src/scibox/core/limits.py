@@ -159,8 +159,13 @@ class _Held:
             if window is not None and units[unit] and (wait_s := window.wait_for(units[unit], at.clock)):
                 yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
 
+    def advance(self, at: Moment) -> None:
+        """Forget what has passed of all windows."""
+        for window in self.windows.values():
+            window.advance(at.clock)
+
     def take(self, units: _Units, at: Moment) -> _Taken:
-        """Reserve for a call that fits."""
+        """Reserve for a call, in windows that were just looked at."""
         self.in_flight += 1
         for window, unit in self.rates:
             if units[unit]:
@@ -207,9 +212,16 @@ class Windows:
             if not of.has_room(units, at):
                 done(self._blocked(wish, units, at))
                 return
-        taken = [of.take(units, at) for of in held]
-        self._running[wish.call_id] = (at.clock, tokens, taken)
+        self._reserve(wish, held, at)
         done(TAKEN)
+
+    def count(self, wish: Wish, at: Moment) -> None:
+        """Reserve for a call that another place has admitted, whether or not there is room."""
+        at = self._onward(at)
+        held = self._all(wish.subjects, at)
+        for of in held:
+            of.advance(at)
+        self._reserve(wish, held, at)
 
     def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
         """A taken call has ended: give back what it did not use, charge what it used beyond."""
@@ -247,11 +259,22 @@ class Windows:
         for name, of in self._held.items():
             yield Content(name, [(f, window.contents(at.clock)) for f, window in of.windows.items()])
 
+    def reserved_tokens(self, call_id: str) -> list[tuple[float, int]]:
+        """What of `contents` is a running call's: the moment and the LLM tokens in each subject's minute."""
+        taken_at, _, taken = self._running[call_id]
+        return [_reserved(of, windows, taken_at) for of, windows, _ in taken]
+
     def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
         """Subject, field, and what calls that have ended used of it."""
         for name, of in self._held.items():
             for field, quota in of.quotas.items():
                 yield name, field, quota.used_at(at.unix)
+
+    def _reserve(self, wish: Wish, held: Sequence[_Held], at: Moment) -> None:
+        tokens = wish.prompt_tokens + wish.completion_tokens
+        units = 1, tokens, wish.texts
+        taken = [of.take(units, at) for of in held]
+        self._running[wish.call_id] = (at.clock, tokens, taken)
 
     def _onward(self, at: Moment) -> Moment:
         if at.clock < self._clock:
@@ -309,6 +332,15 @@ class Windows:
         self._held = {name: of for name, of in self._held.items() if not of.is_idle(at)}
         self._found.clear()
         self._sweep_at = max(self.SWEEP_AT, 2 * len(self._held))
+
+
+def _reserved(of: _Held, windows: Sequence[tuple[Window, int]], taken_at: float) -> tuple[float, int]:
+    for window, units in windows:
+        if (
+            of.windows.get("tokens_per_minute") is window
+        ):  # else that limit went since, and what it held with it
+            return window.told_at(taken_at), units
+    return taken_at, 0
 
 
 def _gravity(verdict: Verdict) -> tuple[bool, float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -13,7 +13,7 @@ from .entries import Entry
 
 Dimension = Literal["owner", "key", "model", "kind", "endpoint", "outcome", "day", "hour"]
 Group = tuple[str | int, ...]  # one value for each dimension asked for; days and hours as Unix seconds
-Cell = tuple[str, str, str, str, str, str]
+Place = tuple[int, int, tuple[str, ...]]  # a width, where the cell begins, and its names
 
 HOUR_S = 3600
 DAY_S = 86_400
@@ -21,6 +21,26 @@ MONTH_S = 31 * DAY_S  # a name for it: months are as long as they are
 WIDTHS_S = (HOUR_S, DAY_S, MONTH_S)  # sums are kept for each: a year's report need not read every hour
 LATEST = 253_370_764_800  # the year 9999: no time that anything could handle comes later
 CELL: tuple[Dimension, ...] = ("owner", "key", "model", "kind", "endpoint", "outcome")
+
+
+class Cut(NamedTuple):
+    """A table of sums that tells apart some names of a cell only, in cells of some widths."""
+
+    table: str
+    names: tuple[Dimension, ...]
+    widths_s: tuple[int, ...]
+
+
+# The coarsest first. A report reads one of them alone, so the time it takes is that of the rows it must show,
+# and not of all cells: a month of busy hours has hundreds of thousands of these.
+CUTS = (
+    Cut("sums_of_models", ("model", "kind", "endpoint", "outcome"), (HOUR_S, DAY_S)),
+    Cut("sums_of_owners", ("owner",), (HOUR_S,)),
+    Cut("sums_of_keys", ("owner", "key", "model"), (DAY_S,)),
+    Cut("sums_of_key_outcomes", ("owner", "key", "kind", "endpoint", "outcome"), (DAY_S,)),
+    Cut("sums_of_owner_models", ("owner", "model", "kind", "endpoint", "outcome"), (DAY_S,)),
+    Cut("sums_of_cells", CELL, WIDTHS_S),
+)
 
 
 class Sums(Struct, gc=False):
@@ -39,8 +59,16 @@ class Sums(Struct, gc=False):
 
     def add(self, other: Sums) -> None:
         """Count these too."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.calls += other.calls
+        self.prompt_tokens += other.prompt_tokens
+        self.cached_tokens += other.cached_tokens
+        self.completion_tokens += other.completion_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.delivered_tokens += other.delivered_tokens
+        self.texts += other.texts
+        self.price += other.price
+        self.queued_s += other.queued_s
+        self.total_s += other.total_s
 
 
 class Span(Struct, frozen=True):
@@ -108,19 +136,35 @@ def of(entry: Entry) -> Sums:
     )
 
 
-def cell(entry: Entry) -> Cell:
+def cell(entry: Entry) -> tuple[str, ...]:
     """What it is counted under, beside the time."""
     return (entry.owner, entry.key_id, entry.model, entry.kind, entry.endpoint, entry.outcome.value)
 
 
-def by_cell(entries: Iterable[Entry]) -> dict[tuple[int, int, Cell], Sums]:
-    """The sums of each width, start and cell."""
-    sums: dict[tuple[int, int, Cell], Sums] = {}
+def by_cut(entries: Iterable[Entry]) -> dict[Cut, dict[Place, Sums]]:
+    """The sums that each cut has of them, at each width, start and names."""
+    hours: dict[Place, Sums] = {}
     for entry in entries:
-        for width_s in WIDTHS_S:
-            place = (width_s, start(entry.opened_at, width_s), cell(entry))
-            sums.setdefault(place, Sums()).add(of(entry))
-    return sums
+        place = (HOUR_S, start(entry.opened_at, HOUR_S), cell(entry))
+        hours.setdefault(place, Sums()).add(of(entry))
+    return {cut: _cut(hours, cut) for cut in CUTS}
+
+
+def _cut(hours: Mapping[Place, Sums], cut: Cut) -> dict[Place, Sums]:
+    """The same sums, with fewer names or wider."""
+    chosen = [CELL.index(name) for name in cut.names]
+    found: dict[Place, Sums] = {}
+    for (_, at, whole), sums in hours.items():
+        names = tuple([whole[index] for index in chosen])
+        for width_s in cut.widths_s:
+            found.setdefault((width_s, start(at, width_s), names), Sums()).add(sums)
+    return found
+
+
+def cut_for(width_s: int, wanted: Collection[Dimension]) -> Cut:
+    """The coarsest that has cells of that width and tells these names apart."""
+    names = {dimension for dimension in wanted if dimension in CELL}
+    return next(cut for cut in CUTS if width_s in cut.widths_s and names.issubset(cut.names))
 
 
 def group(entry: Entry, by: Iterable[Dimension]) -> Group:

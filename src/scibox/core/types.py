@@ -1,10 +1,18 @@
-"""The words every room shares: keys, calls, chunks, usage, endings. Frozen data only."""
+"""The words every room shares: keys, calls, chunks, usage, endings. Frozen data only.
+
+What is made for each call or chunk is a `Struct`: a frozen dataclass takes ten times as long to make.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from msgspec import Struct
+
+from .amounts import NO_LIMITS as NO_LIMITS  # noqa: PLC0414 - passed on
+from .amounts import Limits as Limits  # noqa: PLC0414 - passed on
 
 Kind = Literal["chat", "embedding", "rerank"]
 Purpose = Literal["query", "passage"]
@@ -30,8 +38,7 @@ class Ending(Enum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """LLM tokens of one call, as the engine counted them.
 
     `cached_tokens` are part of the prompt, `reasoning_tokens` of the completion.
@@ -44,27 +51,6 @@ class Usage:
 
 
 NO_USAGE = Usage()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one subject (a key, an owner, a model) may use; None: no limit. Days and months are UTC's."""
-
-    calls_per_second: int | None = None
-    calls_per_minute: int | None = None
-    tokens_per_minute: int | None = None  # LLM tokens, of prompts and completions together
-    texts_per_minute: int | None = None  # texts to embed or to rank
-    calls_in_flight: int | None = None
-    tokens_per_day: int | None = None
-    tokens_per_month: int | None = None
-
-    @property
-    def are_none(self) -> bool:
-        """Whether nothing is limited."""
-        return self == NO_LIMITS
-
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +105,7 @@ class Key:
         return self.models is None or model in self.models
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True, gc=False):
     """A text to embed, or the LLM token ids of one; `where` names it in errors ("input[3]")."""
 
     content: Content
@@ -128,8 +113,7 @@ class Text:
     purpose: Purpose | None = None  # None: the caller did not say
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
+class Embedding(Struct, frozen=True, gc=False):
     """What is to be embedded, and how the vectors are told."""
 
     texts: tuple[Text, ...]
@@ -138,16 +122,14 @@ class Embedding:
     truncate: int | None = None  # LLM tokens a text is cut to; -1: the model's limit; None: nothing is cut
 
 
-@dataclass(frozen=True, slots=True)
-class Vector:
+class Vector(Struct, frozen=True, gc=False):
     """One embedding: little-endian float32 of unit length, and the LLM tokens it was made of."""
 
     floats: bytes
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True, gc=False):
     """A parsed and validated request for one answer.
 
     `fields` holds the top-level fields of the body, each still as the JSON bytes the client sent: the
@@ -177,8 +159,7 @@ class Call:
     embedding: Embedding | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True, gc=False):
     """A piece of an answer as it goes to the client: whole SSE events, or the whole JSON body.
 
     `headers` of the first chunk go to the client too, names in lower case. `deltas` estimates the LLM tokens

@@ -40,7 +40,7 @@ class Window:
         """Whether `units` (clamped) fit now."""
         cell = int(now / self._cell_s)
         if cell > self._latest:
-            self._advance(now)
+            self.advance(now)
         amount = self.amount
         return self.used + units <= amount or (units > amount > 0 and not self.used)
 
@@ -58,7 +58,7 @@ class Window:
 
     def wait_for(self, units: int, now: float) -> float:
         """Seconds until `units` (clamped) fit; 0.0: now. Infinite where the amount is 0."""
-        self._advance(now)
+        self.advance(now)
         if self.amount <= 0:
             return math.inf
         excess = self.used + min(units, self.amount) - self.amount
@@ -85,7 +85,7 @@ class Window:
         """
         cell = int(now / self._cell_s)
         if cell > self._latest:
-            self._advance(now)
+            self.advance(now)
         cell = self._latest
         if used > reserved:
             self._add(cell, used - reserved)
@@ -108,7 +108,7 @@ class Window:
         """Both: `remaining` and `reset_s`."""
         cell, cells = int(now / self._cell_s), self._cells
         if cell > self._latest:
-            self._advance(now)
+            self.advance(now)
         remaining = self.amount - self.used if self.used < self.amount else 0
         if cells.get(self._latest):
             return remaining, self._passes(self._latest, now)
@@ -118,11 +118,18 @@ class Window:
         return remaining, 0.0
 
     def contents(self, now: float) -> list[tuple[float, int]]:
-        """When (the middle of each cell) how many units were taken that still count."""
-        self._advance(now)
-        return [((cell + 0.5) * self._cell_s, units) for cell in self._order if (units := self._cells[cell])]
+        """When (the end of each cell, so that it passes nowhere too early) how many units were taken."""
+        self.advance(now)
+        return [(self._end(cell), units) for cell in self._order if (units := self._cells[cell])]
 
-    def _advance(self, now: float) -> int:
+    def told_at(self, taken_at: float) -> float:
+        """Under which moment `contents` has what was taken then."""
+        return self._end(int(taken_at / self._cell_s))
+
+    def _end(self, cell: int) -> float:
+        return (cell + 1) * self._cell_s
+
+    def advance(self, now: float) -> int:
         """Forget the cells that have passed; the number of the present one."""
         cell = int(now / self._cell_s)
         if cell <= self._latest:

@@ -77,11 +77,37 @@ local function add(field, name, cell, units)
   end
 end
 
+-- Where it was taken; what is not there (a node whose idea of the time was wrong had it put into an older cell) from
+-- the next older ones, which pass first: so no limit opens early. No cell holds less than nothing.
 local function give_back(field, name, cell, units)
   local key = window(field, name)
-  if call('ZSCORE', key .. ':o', cell) then -- else it has passed, and nothing of it counts any more
-    call('HINCRBY', key, cell, -units)
-    call('HINCRBY', key, 's', -units)
+  local order = key .. ':o'
+  if cell < math.floor(now / CELL_US[field]) - CELLS then
+    return -- it has passed, and nothing of it counts any more
+  end
+  local function take_from(from, has)
+    local some = math.min(units, has)
+    if some > 0 then
+      call('HINCRBY', key, from, -some)
+      call('HINCRBY', key, 's', -some)
+      units = units - some
+    end
+  end
+  take_from(cell, tonumber(call('HGET', key, cell) or 0))
+  if units == 0 then
+    return
+  end
+  used(field, name) -- forgets those that have passed
+  local from = 0
+  while units > 0 do
+    local older = call('ZREVRANGEBYSCORE', order, '(' .. cell, '-inf', 'LIMIT', from, 100)
+    if #older == 0 then
+      return
+    end
+    for i, has in ipairs(call('HMGET', key, unpack(older))) do
+      take_from(older[i], tonumber(has or 0))
+    end
+    from = from + 100
   end
 end
 
@@ -336,7 +362,7 @@ function ops.push()
         give_back(w[1], w[2], w[3], -w[4])
       elseif w[3] >= present - CELLS then
         used(w[1], w[2])
-        add(w[1], w[2], math.min(w[3], present), w[4])
+        add(w[1], w[2], math.min(w[3], present + 1), w[4]) -- +1: it is told as of the end of a node's own cell
       end
     end
     call('HSET', P .. 'meta', 'batch:' .. node, a[3])

@@ -38,7 +38,7 @@ from .arrears import Arrears, Batch, Units
 from .line import Line, LineLost, Reply, check_url
 from .others import Others
 from .questions import Question, Questions
-from .shares import CELL_US, TOKENS, Running
+from .shares import CELL_US, TOKENS, Held, Running
 
 BEAT_S = 1.0
 RETRY_S = 0.3
@@ -150,18 +150,17 @@ class SharedLimiter(Limiter):
             return
         used = call.tokens if tokens is None else tokens
         self._own.settle(call_id, tokens, at)
-        if self._is_joined and call.now_us is not None:
-            self._settle_there(call, call.now_us, used)
+        if self._is_joined and call.held is not None:
+            windows = [(TOKENS + 1, *held, used) for held in call.held if held.units or used]
+            self._settle_there(call, windows, used)
             return
         for key in call.quotas():
             self._arrears.use(key, used)
-        for subject in call.subjects:
-            amount = subject.limits.tokens_per_minute
-            if amount is not None and (change := used - min(call.tokens, amount)):
-                taken_at = call.at.clock if call.now_us is None else None
-                cell = 0 if call.now_us is None else call.now_us // CELL_US[TOKENS]
-                clock, cell = (taken_at, cell) if change < 0 else (at.clock, 0)
-                self._arrears.add(Units(TOKENS, subject.name, clock, cell, change), at.clock)
+        taken_at = call.at.clock if call.held is None else None
+        for name, cell, units in call.reserved(0) if call.held is None else call.held:
+            if change := used - units:
+                when = (taken_at, cell) if change < 0 else (at.clock, 0)
+                self._arrears.add(Units(TOKENS, name, *when, change), at.clock)
 
     def allowances(
         self, subjects: Sequence[Subject], at: Moment, done: Callable[[Sequence[Allowance]], None]
@@ -215,7 +214,7 @@ class SharedLimiter(Limiter):
     ) -> None:
         if not self._answers(question, reply):
             if reply[0] == 1:  # it was taken there, after it was answered here
-                self._settle_there(Running(wish, at, reply[1]), reply[1], 0, texts=wish.texts, is_undone=True)
+                self._undo_there(Running(wish, at, reply[1]), reply[1], wish.texts)
             return
         if reply[0] == 0:
             _, _, subject, field, wait_us, is_final = reply
@@ -224,7 +223,7 @@ class SharedLimiter(Limiter):
             return
         now_us, used, left = reply[1:]
         self._running[wish.call_id] = Running(wish, at, now_us)
-        self._own.take(wish, at, _ignore)
+        self._own.count(wish, at)
         for subject, period, units in used:
             day, month = (units, 0) if period == 0 else (0, units)
             self._own.load_used(wish.subjects[subject], day, month, at)
@@ -240,17 +239,20 @@ class SharedLimiter(Limiter):
             if left.limit == shares.FIELDS[field]:
                 self._others.hear_full(left.subject, left.limit, left.remaining, at)
 
-    def _settle_there(
-        self, call: Running, now_us: int, used: int, *, texts: int = 0, is_undone: bool = False
-    ) -> None:
-        """Tell the end of a call, or (`is_undone`) that there was none."""
-        units = (1, 1, call.tokens, texts) if is_undone else (0, 0, call.tokens, 0)
+    def _undo_there(self, call: Running, now_us: int, texts: int) -> None:
+        """Tell that there was no such call."""
         windows = [
-            (field + 1, subject.name, now_us // CELL_US[field], min(units[field], amount), used)
+            (field + 1, subject.name, now_us // CELL_US[field], min(units, amount), 0)
             for subject in call.subjects
-            for field, amount in enumerate(shares.amounts(subject.limits)[:4])
-            if amount >= 0 and (units[field] or (field == TOKENS and used))
+            for field, (units, amount) in enumerate(
+                zip((1, 1, call.tokens, texts), shares.amounts(subject.limits)[:4], strict=True)
+            )
+            if amount >= 0 and units
         ]
+        self._settle_there(call, windows, 0)
+
+    def _settle_there(self, call: Running, windows: list[tuple[int, str, int, int, int]], used: int) -> None:
+        """Tell the end of a call; of windows: field from 1, subject, cell, what it reserved, what it used."""
         keys = call.quotas()
         self._settles += 1
         number = self._settles
@@ -336,7 +338,8 @@ class SharedLimiter(Limiter):
             async with asyncio.timeout(BEAT_S):
                 await self._wake.wait()
         except TimeoutError:
-            self._ask("beat", [], self._on_beat)
+            if self._is_joined:  # else the connection ended in this very moment
+                self._ask("beat", [], self._on_beat)
 
     def _on_beat(self, reply: Reply) -> None:
         self._on_done(reply)
@@ -393,8 +396,8 @@ class SharedLimiter(Limiter):
         if epoch != self._epoch:
             self._epoch = epoch
             self._arrears.forget_server(self._own.contents(at))
-            for call in self._running.values():
-                call.now_us = None
+            for call_id, call in self._running.items():
+                call.held = self._held_of_own(call_id, call)
         else:
             for number, used in self._unacknowledged.items():
                 for key, units in used if number > settled else ():
@@ -409,10 +412,19 @@ class SharedLimiter(Limiter):
     def _batches(self) -> Iterator[Batch]:
         """What the server is to be told; from then on it knows of all running calls."""
         for call in self._running.values():
-            if call.now_us is None:
-                call.now_us = int(call.at.clock * 1e6 + self._offset_us)
+            if call.held is None:
+                call.hold(self._cell(call.at.clock, TOKENS))
         least, self._least = self._least, {}
         return self._arrears.batches(self._cell, least)
+
+    def _held_of_own(self, call_id: str, call: Running) -> list[Held]:
+        """What an emptied server is told of a running call, among the contents of this node's windows."""
+        reserved = zip(call.subjects, self._own.reserved_tokens(call_id), strict=True)
+        return [
+            Held(subject.name, self._cell(clock, TOKENS), units)
+            for subject, (clock, units) in reserved
+            if subject.limits.tokens_per_minute is not None
+        ]
 
     def _cell(self, clock: float, field: int) -> int:
         return int(clock * 1e6 + self._offset_us) // CELL_US[field]
@@ -434,7 +446,3 @@ class SharedLimiter(Limiter):
         for line in lines:
             if line is not self._line:
                 await line.closed()
-
-
-def _ignore(verdict: Verdict) -> None:
-    """This node's own windows only keep the books while the server decides."""

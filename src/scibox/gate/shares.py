@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from scibox.core import quotas
 from scibox.core.admission import Allowance, Subject, Wish
@@ -22,17 +23,43 @@ _PERIODS: tuple[quotas.Period, ...] = ("day", "month")
 _NEVER = -1
 
 
+class Held(NamedTuple):
+    """LLM tokens that a subject's window holds for a running call, in that cell of the server."""
+
+    subject: str
+    cell: int
+    units: int
+
+
 class Running:
-    """A call that was taken; `now_us`: when, by the server's clock; None: it does not know of it."""
+    """A call that was taken, by the server at `now_us` of its clock or by this node alone.
 
-    __slots__ = ("at", "now_us", "periods", "subjects", "tokens")
+    `held`: what the server's windows hold for it; None: the server does not know of it.
+    """
 
-    def __init__(self, wish: Wish, at: Moment, now_us: int | None) -> None:
+    __slots__ = ("at", "held", "now_us", "periods", "subjects", "tokens")
+
+    def __init__(self, wish: Wish, at: Moment, now_us: int | None = None) -> None:
         self.subjects = wish.subjects
         self.tokens = wish.prompt_tokens + wish.completion_tokens
         self.at = at
         self.now_us = now_us
+        self.held: list[Held] | None = None
         self.periods = period_names(at)
+        if now_us is not None:
+            self.hold(now_us // CELL_US[TOKENS])
+
+    def hold(self, cell: int) -> None:
+        """All that it reserved is in that cell of the server."""
+        self.held = self.reserved(cell)
+
+    def reserved(self, cell: int) -> list[Held]:
+        """What it reserved, as if in that cell."""
+        return [
+            Held(subject.name, cell, min(self.tokens, amount))
+            for subject in self.subjects
+            if (amount := subject.limits.tokens_per_minute) is not None
+        ]
 
     def quotas(self) -> list[str]:
         """The keys of the quotas that it takes from."""

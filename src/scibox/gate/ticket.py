@@ -16,11 +16,9 @@ from scibox.core.errors import (
     Busy,
     Draining,
     RateLimited,
-    SciBoxError,
-    StorageUnavailable,
     Unauthorized,
-    UpstreamTimeout,
 )
+from scibox.core.streams import Course, ending_of
 from scibox.core.types import NO_USAGE, Call, Chunk, Ending, Key, ModelCard, Usage
 
 from .estimates import Known
@@ -89,7 +87,6 @@ class Ticket:
         "_delivered",
         "_embedded",
         "_generated",
-        "_has_ended",
         "_has_usage",
         "_others",
         "_revoked",
@@ -97,6 +94,7 @@ class Ticket:
         "attempts",
         "call",
         "card",
+        "course",
         "deployment",
         "first_chunk_s",
         "grant",
@@ -145,7 +143,7 @@ class Ticket:
         self._generated = 0
         self._charged = 0
         self._delivered = 0
-        self._has_ended = False
+        self.course = Course()
         self._revoked: Unauthorized | None = None
         self._task: asyncio.Task[object] | None = None
 
@@ -201,6 +199,7 @@ class Ticket:
 
     def count(self, chunk: Chunk) -> None:
         """Note what a chunk says, before it is handed on."""
+        self.course.begin()
         if self.first_chunk_s is None:
             self.first_chunk_s = self._books.clock() - self.opened_clock
         if chunk.deltas:
@@ -250,14 +249,12 @@ class Ticket:
 
     def _leave(self, error: BaseException | None) -> None:
         """Settle, if the last chunk has not done so already. Never awaits; harmless twice."""
-        if not self._has_ended:
+        if not self.course.is_over:
             self._end(*self._ending(error))
         self._books.close(self)
 
     def _end(self, outcome: Ending, code: str) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
+        self.course.end(outcome)
         books, call, key, card = self._books, self.call, self.key, self.card
         usage = self.usage if self._has_usage else self._final(outcome)
         completion_tokens = usage.completion_tokens
@@ -292,16 +289,10 @@ class Ticket:
 
     def _ending(self, error: BaseException | None) -> tuple[Ending, str]:
         """How a call ended and with which code, from what left its `async with`."""
-        code = error.code if isinstance(error, SciBoxError) else ""
         if error is None:
             return Ending.FINISHED, ""
-        if isinstance(error, UpstreamTimeout):
-            return Ending.DEADLINE, code
-        if isinstance(error, SciBoxError):
-            is_refused = error.status < 500 or isinstance(error, Draining | StorageUnavailable)
-            return (Ending.REFUSED if is_refused else Ending.UPSTREAM_ERROR), code
         if isinstance(error, Exception):
-            return Ending.INTERNAL_ERROR, code
+            return ending_of(error)
         # GeneratorExit and CancelledError: the door has closed the call.
         if self._revoked is not None:
             return Ending.REVOKED, "key_revoked"

@@ -17,6 +17,7 @@ from scibox.service.pipeline import Pipeline
 from scibox.wire.admin import keys as wire
 from scibox.wire.admin import owners, table
 
+from .marks import fields_of
 from .request import bearer, header, read_body, read_json
 
 T = TypeVar("T")
@@ -119,7 +120,10 @@ class AdminRoutes:
     async def create_keys(self, request: Request) -> Response:
         """Make many keys, from JSON or from a table: all of them or none."""
         now, again = self._admin.now(), wire.parse_again(request.query_params)
-        if header(request.scope, b"content-type").partition(";")[0].strip().lower() == "text/csv":
+        if (
+            header(fields_of(request.scope["headers"]), b"content-type").partition(";")[0].strip().lower()
+            == "text/csv"
+        ):
             raw = await read_body(request.scope, request.receive, MOST_BYTES)
             drafts = [*table.parse(raw, now).drafts]
         else:

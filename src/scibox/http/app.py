@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from scibox.service.batches import Batches
 from scibox.service.files import Files
 from scibox.service.office import Office
 from scibox.service.pipeline import Pipeline
+from scibox.service.replicas import Fleet
 from scibox.service.status import Status
 from scibox.service.usage import Usage
 from scibox.wire import errors
@@ -33,10 +33,12 @@ from .admin import AdminRoutes, operator_only
 from .batches import BatchRoutes
 from .calls import Calls
 from .cors import Cors
+from .ending import Ending
 from .files import FileRoutes
 from .front import Front
 from .info import Info
 from .key import KeyRoutes
+from .replicas import ReplicaRoutes
 from .request import ClientGone
 from .respond import error_headers, request_id
 from .running import Reload, RunningRoutes
@@ -63,7 +65,8 @@ class Door:
     emit: Emit
     status: Status
     reload: Reload
-    ending: asyncio.Event
+    fleet: Fleet
+    ending: Ending
     repeats: Repeats
     heartbeat_s: float
     max_body_bytes: int
@@ -100,18 +103,18 @@ def build(door: Door) -> Front:
     )
     app.router.redirect_slashes = False
     return Front(
-        app, routes, Cors(door.cors_origins), lambda: door.status.is_draining or door.status.is_leaving
+        app,
+        routes,
+        calls(door),
+        Cors(door.cors_origins),
+        lambda: door.status.is_draining or door.status.is_leaving,
     )
 
 
-def api(door: Door) -> list[BaseRoute]:
-    """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
-    info = Info(door.pipeline, door.status)
-    usage = UsageRoutes(door.pipeline, door.usage)
-    running = RunningRoutes(door.status, door.reload)
-    splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
+def calls(door: Door) -> dict[str, Calls]:
+    """The endpoints that ask a model, by their path."""
 
-    def calls(path: str, face: Face) -> Calls:
+    def endpoint(path: str, face: Face) -> Calls:
         return Calls(
             path,
             face,
@@ -123,9 +126,23 @@ def api(door: Door) -> list[BaseRoute]:
             max_body_bytes=door.max_body_bytes,
         )
 
+    found = {path: endpoint(path, face) for path, face in FACES.items()}
+    return {**found, "/v2/rerank": endpoint("/rerank", FACES["/rerank"])}  # Cohere's clients
+
+
+def _elsewhere(_: Request) -> Response:
+    """A POST to an endpoint of `calls` is not asked by ASGI: its connection asks it itself."""
+    raise NotFound("There is nothing at this form of the path; the API is described at /.")
+
+
+def api(door: Door) -> list[BaseRoute]:
+    """The API, a line for each path and method; `paths.py` says in what other forms they may be written."""
+    info = Info(door.pipeline, door.status)
+    usage = UsageRoutes(door.pipeline, door.usage)
+    running = RunningRoutes(door.status, door.reload)
+    splitting = Splitting(door.pipeline, door.ending, door.max_body_bytes)
     return [
-        *(Route(path, calls(path, face), methods=["POST"]) for path, face in FACES.items()),
-        Route("/v2/rerank", calls("/rerank", FACES["/rerank"]), methods=["POST"]),  # Cohere's clients
+        *(Route(path, _elsewhere, methods=["POST"]) for path in [*FACES, "/v2/rerank"]),
         *FileRoutes(door.pipeline, door.files).routes(),
         *BatchRoutes(door.pipeline, door.batches, door.max_body_bytes).routes(),
         Route("/responses/{id:path}", info.response, methods=["GET", "DELETE"]),
@@ -142,7 +159,12 @@ def api(door: Door) -> list[BaseRoute]:
         *usage.routes(),
         *operator_only(
             door.pipeline,
-            [*AdminRoutes(door.office, door.emit).lines(), *usage.lines(), *running.lines()],
+            [
+                *AdminRoutes(door.office, door.emit).lines(),
+                *ReplicaRoutes(door.fleet, door.emit).lines(),
+                *usage.lines(),
+                *running.lines(),
+            ],
         ),
     ]
 

@@ -13,6 +13,7 @@ from scibox.service.pipeline import Pipeline
 from scibox.wire.stored import batches as wire
 from scibox.wire.stored import pages
 
+from .marks import fields_of
 from .request import bearer, explain, read_json
 
 LISTED, MOST_LISTED = 20, 100
@@ -43,7 +44,7 @@ class BatchRoutes:
         try:
             asked = wire.parse(raw, self._batches.endpoints)
         except SciBoxError as error:
-            raise explain(request.scope, error) from error
+            raise explain(fields_of(request.scope["headers"]), error) from error
         return _json(wire.render(await self._batches.create(key, asked)))
 
     async def list(self, request: Request) -> Response:

@@ -1,27 +1,28 @@
 """The endpoints that ask a model: authenticate, read, parse, serve; and watch whether the client stays.
 
-Plain ASGI without a framework's request object: this is the way of every call.
+One task for each request. Its connection cancels it when the client leaves, `ending` when the service does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
-from dataclasses import replace
+from contextlib import aclosing
 
-from starlette.types import Receive, Scope, Send
+from msgspec.structs import replace
 
 from scibox.core.errors import Draining, InvalidRequest, SciBoxError
-from scibox.core.events import Emit, Refused
+from scibox.core.events import Emit, Notice, Refused
 from scibox.core.types import Call, Key
 from scibox.gate.repeats import Answer, Repeats
 from scibox.service.pipeline import Pipeline
 from scibox.wire import waiting
 from scibox.wire.face import Asked, Face
 
+from .ending import Ending
+from .incoming import Headers, Incoming
 from .once import Made, Name, Once, name_of
-from .request import ClientGone, bearer, explain, patience_s, read_json, while_wanted
-from .respond import EventStream, Head, Headers, error_headers, request_id, send_error, send_json
+from .request import explain, patience_s, read_call, secret
+from .respond import EventStream, Head, error_headers, send_error
 
 
 class Calls:
@@ -33,7 +34,7 @@ class Calls:
         face: Face,
         pipeline: Pipeline,
         emit: Emit,
-        ending: asyncio.Event,
+        ending: Ending,
         *,
         repeats: Repeats,
         heartbeat_s: float,
@@ -48,39 +49,53 @@ class Calls:
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, incoming: Incoming) -> None:
         """Answer one request."""
+        try:
+            await self._serve(incoming)
+        except Exception as error:
+            target = incoming.target.decode("latin-1")
+            self._emit(Notice(f"POST {target[:200]} failed: {error!r}", is_warning=True))
+            if incoming.response_started:
+                incoming.break_off()
+                return
+            incoming.keep_alive = False
+            failure = SciBoxError("The service failed; try again, and give the operator the x-request-id.")
+            await send_error(incoming, failure, self.face)
+
+    async def _serve(self, incoming: Incoming) -> None:
         key = None
         try:
-            key = await self._pipeline.enter(bearer(scope))
-            body = await read_json(scope, receive, self._max_body_bytes)
-            asked = self._read(scope, body)
-            name = name_of(scope, key.key_id, body)
-        except ClientGone:
-            return
+            key = await self._pipeline.enter(secret(incoming.headers))
+            body = await read_call(incoming, self._max_body_bytes)
+            asked = self._read(incoming, body)
+            name = name_of(incoming, key.key_id, body)
         except SciBoxError as failure:
             limits = await self._limits(key) if key else ()
-            await self._refuse(explain(scope, failure), request_id(scope), send, limits)
+            await self._refuse(incoming, explain(incoming.headers, failure), limits)
             return
-        with suppress(ClientGone):
-            await while_wanted(receive, self._ending, self._answer(key, asked, name, send))
+        self._ending.watch(incoming.task)
+        try:
+            await self._answer(key, asked, name, incoming)
+        finally:
+            self._ending.release(incoming.task)
 
-    async def _refuse(self, error: SciBoxError, request_id: str, send: Send, limits: Headers) -> None:
-        self._emit(Refused(request_id, error.status, error.code, error.message))
-        await send_error(send, error, self.face, request_id, limits)
+    async def _refuse(self, incoming: Incoming, error: SciBoxError, limits: Headers) -> None:
+        self._emit(Refused(incoming.request_id, error.status, error.code, error.message))
+        await send_error(incoming, error, self.face, limits)
 
-    def _read(self, scope: Scope, body: bytes) -> Asked:
-        asked = self.face.parse(request_id(scope), body)
-        call = replace(asked.call, endpoint=self.path, patience_s=patience_s(scope))
+    def _read(self, incoming: Incoming, body: bytes) -> Asked:
+        asked = self.face.parse(incoming.request_id, body)
+        call = replace(asked.call, endpoint=self.path, patience_s=patience_s(incoming.headers))
         return Asked(call, asked.reply, asked.paths)
 
     async def _limits(self, key: Key, call: Call | None = None) -> Headers:
         """What is left of the limits, for the answer to a call that has not got its turn."""
         return waiting.limit_headers(await self._pipeline.allowances(key, call))
 
-    async def _answer(self, key: Key, asked: Asked, name: Name | None, send: Send) -> None:
+    async def _answer(self, key: Key, asked: Asked, name: Name | None, incoming: Incoming) -> None:
         if asked.call.stream:  # whatever its name: events that have left cannot be told again
-            await self._stream(key, asked, send)
+            await self._stream(key, asked, incoming)
             return
         call, head = asked.call, Head()
         try:
@@ -89,16 +104,16 @@ class Calls:
             else:
                 made = await self._once.make(name, lambda: self._make(key, asked, head))
         except SciBoxError as error:
-            await self._refuse(error, call.request_id, send, await self._limits(key, call))
+            await self._refuse(incoming, error, await self._limits(key, call))
             return
         except asyncio.CancelledError:
             if self._ending.is_set():
                 stopped = Draining("The service stopped; try again in a minute.", retry_after_s=30)
-                await send_error(send, stopped, self.face, call.request_id, head.headers)
+                await send_error(incoming, stopped, self.face, head.headers)
             raise
         has_turn = made.answer.status == 200 and not made.is_replayed
         headers = head.headers if head.headers or has_turn else await self._limits(key, call)
-        await send_json(send, made.answer.status, made.answer.body, [*headers, *made.answer.headers])
+        await incoming.answer(made.answer.status, made.answer.body, [*headers, *made.answer.headers])
 
     async def _make(self, key: Key, asked: Asked, head: Head) -> Made:
         """Serve a call whose answer is one body."""
@@ -113,13 +128,15 @@ class Calls:
             return Made(Answer(error.status, body, tuple(error_headers(error))), is_kept)
         return Made(Answer(200, asked.reply.whole(answer.data), tuple(answer.headers)), is_kept=True)
 
-    async def _stream(self, key: Key, asked: Asked, send: Send) -> None:
-        events = EventStream(send, self._heartbeat_s, self.face, asked)
-        beat = asyncio.create_task(events.beat())
+    async def _stream(self, key: Key, asked: Asked, incoming: Incoming) -> None:
+        events = EventStream(incoming, self._heartbeat_s, self.face, asked)
         try:
             async with aclosing(self._pipeline.serve(key, asked.call, events)) as chunks:
                 async for chunk in chunks:
-                    await events.write(asked.reply.event(chunk.data), chunk.headers)
+                    if data := asked.reply.event(chunk.data):
+                        if incoming.is_slow:  # then the replica waits too
+                            await incoming.room()
+                        events.put(data, chunk.headers)
         except SciBoxError as error:
             if not events.has_begun and not events.headers:
                 events.headers = [*await self._limits(key, asked.call)]
@@ -131,6 +148,6 @@ class Calls:
                 )
             raise
         else:
-            await events.end()
+            events.end()
         finally:
-            beat.cancel()
+            events.close()

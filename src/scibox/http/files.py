@@ -17,6 +17,7 @@ from scibox.wire.stored import files as wire
 from scibox.wire.stored import pages
 from scibox.wire.stored.multipart import OVERHEAD_BYTES, Form
 
+from .marks import fields_of
 from .request import ClientGone, bearer, refuse_packed
 
 MOST_LISTED = 10_000
@@ -44,7 +45,7 @@ class FileRoutes:
         """Store a file."""
         owner = await self._owner(request)
         limit = self._files.limits.max_file_bytes
-        refuse_packed(request.scope)
+        refuse_packed(fields_of(request.scope["headers"]))
         if int(request.headers.get("content-length", 0)) > limit + OVERHEAD_BYTES:
             raise too_large(limit)
         form = Form(request.headers.get("content-type", ""))

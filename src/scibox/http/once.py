@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from hashlib import sha256
 
-from starlette.types import Scope
-
 from scibox.core.errors import InvalidRequest
 from scibox.gate.repeats import Answer, Repeats
+
+from .incoming import Incoming
 
 LINGER_S = 5.0  # OpenAI's clients come again after 0.5 to 8 s
 MOST_CHARACTERS = 255
@@ -41,11 +41,11 @@ class Name:
     digest: bytes
 
 
-def name_of(scope: Scope, key_id: str, body: bytes) -> Name | None:
+def name_of(incoming: Incoming, key_id: str, body: bytes) -> Name | None:
     """The name that a request's `Idempotency-Key` gives it; None without one, 400 with a malformed one."""
-    words = {value for name, value in scope["headers"] if name == b"idempotency-key"}
-    if not words:
+    if b"idempotency-key" not in incoming.headers:
         return None
+    words = {value for name, value in incoming.pairs if name == b"idempotency-key"}
     word = words.pop()
     if words or len(word) > MOST_CHARACTERS or not _WORD.fullmatch(word):
         raise InvalidRequest(
@@ -55,7 +55,7 @@ def name_of(scope: Scope, key_id: str, body: bytes) -> Name | None:
         )
     # Neither a key id nor a path has a zero byte in it.
     return Name(
-        sha256(b"\0".join((key_id.encode(), scope["path"].encode(), word))).digest(), sha256(body).digest()
+        sha256(b"\0".join((key_id.encode(), incoming.path.encode(), word))).digest(), sha256(body).digest()
     )
 
 

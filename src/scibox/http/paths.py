@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
 
+import httptools
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Scope
 
@@ -18,6 +20,11 @@ _PREFIX = re.compile(r"(?:/+v1(?=/|$))*/*")
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ORDER = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OWN_PREFIX = frozenset({"/", "/health", "/ready", "/openapi.json", "/tokenize", "/detokenize", "/v2/rerank"})
+
+
+def of_target(target: bytes) -> str:
+    """The path of a request's target, as uvicorn reads it."""
+    return unquote(httptools.parse_url(target).path.decode("ascii"))
 
 
 def plain(path: str) -> str:

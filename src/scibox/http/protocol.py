@@ -1,5 +1,7 @@
 """HTTP/1.1 on one connection: uvicorn's, but strict about what is a request and impatient with slow clients.
 
+A request that asks a model is not asked by ASGI but as it is (`incoming.py`); everything else is uvicorn's.
+
 RFC 9112 (sections 2.2, 3.2, 5, 6.3, 11.2) wherever a lenient reading could make a proxy in front of us and
 us disagree about where a request ends: such a request is refused with 400 and its connection closed, and
 nothing after it is read. No timers: once a second `sweep` looks at every connection.
@@ -8,6 +10,7 @@ nothing after it is read. No timers: once a second `sweep` looks at every connec
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,14 +20,15 @@ from typing import Any
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from scibox.core.errors import HeadTooLarge, InvalidRequest, RequestTimeout, SciBoxError
 from scibox.wire import errors
 
-from .front import new_id
+from .front import Entrance, Front
+from .incoming import Handle, Incoming
+from .marks import fields_of, new_id
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
@@ -50,8 +54,11 @@ class Patience:
 class Settings(uvicorn.Config):
     """uvicorn's settings with ours."""
 
-    def __init__(self, app: ASGIApp, *, patience: Patience, **more: Any) -> None:  # Any: uvicorn's own
-        super().__init__(app, http=Protocol, **more)
+    def __init__(
+        self, entrance: Entrance | Front, *, patience: Patience, **more: Any
+    ) -> None:  # Any: uvicorn's own
+        super().__init__(entrance, http=Protocol, **more)
+        self.entrance = entrance
         self.patience = patience
 
 
@@ -121,8 +128,7 @@ class Protocol(HttpToolsProtocol):
         """The client has left; every request that came over this connection learns of it."""
         for cycle in (self._answering, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+                _lose(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -132,25 +138,35 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         if len(self.pipeline) >= MAX_WAITING:
             raise _Malformed
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._enter(Phase.HEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; a field in a trailer is none (RFC 9110, 6.5.1) and must not become one."""
         if self._phase is Phase.HEAD:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """A request's head is whole: now it is answered."""
-        self._error = _wrong_size(self.url, self.headers)
-        if self._error or not _is_sound(self.parser.get_http_version(), self.url, self.headers):
+        version, told = self.parser.get_http_version(), b" ".join(itertools.chain.from_iterable(self.headers))
+        if len(self.headers) > MAX_HEADERS or len(self.url) + len(told) > MAX_HEAD_BYTES:
+            self._error = _too_large()
+            raise _Malformed
+        if _BAD_VALUE.search(told) or not _is_sound(version, self.url, self.headers):
             raise _Malformed
         if self.parser.should_upgrade():
             self._offers_upgrade = True
             return
-        if self.parser.get_http_version() == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1
-        super().on_headers_complete()
+        found = None
+        if self.parser.get_method() == b"POST":
+            found = self._settings.entrance.front.find(self.url)
+        if found:
+            self._ask(*found)
+        else:
+            self._ask_application()
         self._enter(Phase.BODY)
         if self.pipeline:
             self.flow.resume_reading()  # to see the client leave; `MAX_WAITING` bounds what can come
@@ -158,28 +174,76 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unused = 0
-        super().on_body(body)
+        if isinstance(self.cycle, Incoming):
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole."""
         if self._offers_upgrade:
             return
-        super().on_message_complete()
+        if isinstance(self.cycle, Incoming):
+            self.cycle.finish()
+        else:
+            super().on_message_complete()
         self._enter(Phase.IDLE)
 
     def on_response_complete(self) -> None:
-        """An answer has left."""
-        if self._is_ending and not self.transport.is_closing():
+        """An answer has left; uvicorn would set a timer here, whose work `sweep` does."""
+        if self.transport.is_closing():
+            return
+        if self._is_ending:
             self._linger()
             return
-        super().on_response_complete()
-        self._unset_keepalive_if_required()  # uvicorn's timer; `sweep` does its work
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._phase is Phase.IDLE:
             self._enter(Phase.IDLE)
 
+    # who answers
+
+    def _ask(self, path: str, handle: Handle) -> None:
+        """A model is asked."""
+        is_new = self.parser.get_http_version() == "1.1"
+        marks = self._settings.entrance.front.marks(fields_of(self.headers))
+        marks.awaits_continue = marks.awaits_continue and is_new  # RFC 9110, 10.1.1
+        was_answered = not self._is_busy
+        self.cycle = Incoming(
+            path,
+            self.url,
+            self.headers,
+            marks,
+            transport=self.transport,
+            flow=self.flow,
+            default_headers=self.server_state.default_headers,
+            loop=self.loop,
+            keep_alive=is_new and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if was_answered:
+            self._start_asgi_task(self.cycle, handle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, handle))  # type: ignore[arg-type] # see `_start_asgi_task`
+
+    def _ask_application(self) -> None:
+        """Something else is asked: by ASGI, as uvicorn does it."""
+        url, headers = self.url, self.headers
+        expects = self.expect_100_continue and self.parser.get_http_version() != "1.0"  # RFC 9110, 10.1.1
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # Any: uvicorn's own
+        """Its turn has come; `app` is a `Handle` where a model is asked."""
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        if isinstance(cycle, Incoming):
+            cycle.start(app, self.tasks)
+        else:
+            super()._start_asgi_task(cycle, app)
 
     # patience
 
@@ -244,8 +308,7 @@ class Protocol(HttpToolsProtocol):
             if not is_its_own or self.cycle.response_started:
                 self._finish()
                 return
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            _lose(self.cycle)
             self._answering = None
         elif self._phase is Phase.BODY:  # it has its answer already
             self._finish()
@@ -268,6 +331,15 @@ class Protocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+
+def _lose(cycle: RequestResponseCycle) -> None:
+    """Nobody waits for this answer any more."""
+    if isinstance(cycle, Incoming):
+        cycle.leave()
+    else:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
 class _Malformed(Exception):
@@ -298,13 +370,9 @@ def _is_sound(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> b
     """Whether everybody who reads this head finds the same request in it."""
     if version not in {"1.0", "1.1"}:
         return False
-    found: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [], b"transfer-encoding": []}
-    for name, value in headers:
-        if _BAD_VALUE.search(value):
-            return False
-        if name in found:
-            found[name].append(value)
-    hosts, lengths, codings = found.values()
+    hosts = [value for name, value in headers if name == b"host"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         return False
     if len(lengths) + len(codings) > 1 or (lengths and not lengths[0].isdigit()):
@@ -330,11 +398,6 @@ def _head(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> byte
         elif name != b"upgrade":
             lines.append(name + b": " + value)
     return b"\r\n".join([*lines, b"", b""])
-
-
-def _wrong_size(url: bytes, headers: list[tuple[bytes, bytes]]) -> SciBoxError | None:
-    size = len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
-    return _too_large() if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS else None
 
 
 def _too_large() -> HeadTooLarge:

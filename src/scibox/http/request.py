@@ -11,6 +11,9 @@ from starlette.types import Receive, Scope
 
 from scibox.core.errors import BodyTooLarge, InvalidRequest, SciBoxError, UnsupportedMedia
 
+from .incoming import Incoming
+from .marks import Fields, fields_of
+
 T = TypeVar("T")
 
 PATIENCE = b"x-scibox-patience"
@@ -26,33 +29,31 @@ class ClientGone(Exception):
     """The client closed the connection before its request was whole, or before it was answered."""
 
 
-def bearer(scope: Scope) -> str:
+def secret(fields: Fields) -> str:
     """The secret of the `Authorization` header (RFC 6750, 2.1), or of Anthropic's `x-api-key`; else empty."""
-    found = ""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, secret = value.decode("latin-1").partition(" ")
-            return secret.strip() if scheme.lower() == "bearer" else ""
-        if name == b"x-api-key":
-            found = value.decode("latin-1").strip()
-    return found
+    told = fields.get(b"authorization")
+    if told is not None:
+        scheme, _, found = told.decode("latin-1").partition(" ")
+        return found.strip() if scheme.lower() == "bearer" else ""
+    return fields.get(b"x-api-key", b"").decode("latin-1").strip()
 
 
-def header(scope: Scope, name: bytes) -> str:
-    """The first value of a header by its lower-case name; empty where it is missing."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return ""
+def bearer(scope: Scope) -> str:
+    """The secret of an ASGI request."""
+    return secret(fields_of(scope["headers"]))
 
 
-def patience_s(scope: Scope) -> float | None:
+def header(fields: Fields, name: bytes) -> str:
+    """A header by its lower-case name; empty where it is missing."""
+    return fields.get(name, b"").decode("latin-1")
+
+
+def patience_s(fields: Fields) -> float | None:
     """How long this call may wait for its turn, as its caller says it; None where it does not.
 
     Of a client's timeout a tenth is left for the answer itself, half a second at least.
     """
-    told = header(scope, PATIENCE)
-    if told:
+    if told := header(fields, PATIENCE):
         seconds = _seconds(told)
         if seconds is None:
             raise InvalidRequest(
@@ -62,8 +63,7 @@ def patience_s(scope: Scope) -> float | None:
             )
         return min(seconds, MOST_PATIENCE_S)
     for name in _TIMEOUTS:
-        seconds = _seconds(header(scope, name))
-        if seconds is not None:
+        if name in fields and (seconds := _seconds(header(fields, name))) is not None:
             margin_s = min(max(0.5, seconds / 10), 30.0)
             return min(max(seconds - margin_s, 0.5), MOST_PATIENCE_S)
     return None
@@ -79,9 +79,9 @@ def _seconds(told: str) -> float | None:
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The whole body, or `BodyTooLarge` as soon as that is known."""
-    refuse_packed(scope)
-    if int(header(scope, b"content-length") or 0) > limit_bytes:
-        raise _too_large(limit_bytes)
+    fields = fields_of(scope["headers"])
+    refuse_packed(fields)
+    _refuse_long(fields, limit_bytes)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -96,24 +96,34 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             return b"".join(pieces)
 
 
-def refuse_packed(scope: Scope) -> None:
+def refuse_packed(fields: Fields) -> None:
     """A packed body of a megabyte may hold a gigabyte, and no client of the API packs."""
-    if header(scope, b"content-encoding").strip().lower() not in {"", "identity"}:
+    if b"content-encoding" in fields and header(fields, b"content-encoding").strip().lower() not in {
+        "",
+        "identity",
+    }:
         raise UnsupportedMedia("Packed bodies are not read: send it without Content-Encoding.", param="body")
 
 
 async def read_json(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The body of an API whose bodies are JSON, whatever its Content-Type says: `curl -d` says form data."""
-    body = await read_body(scope, receive, limit_bytes)
-    charset = _charset(header(scope, b"content-type"))
-    if charset not in _UTF_8 and not body.isascii():
-        raise UnsupportedMedia(f"The body is in {charset[:40]}; send UTF-8 (RFC 8259, 8.1).", param="body")
-    return body.removeprefix(_BOM)
+    return _as_json(fields_of(scope["headers"]), await read_body(scope, receive, limit_bytes))
 
 
-def explain(scope: Scope, error: SciBoxError) -> SciBoxError:
+async def read_call(incoming: Incoming, limit_bytes: int) -> bytes:
+    """The same of a request that asks a model."""
+    fields = incoming.headers
+    refuse_packed(fields)
+    _refuse_long(fields, limit_bytes)
+    body = await incoming.read(limit_bytes)
+    if body is None:
+        raise _too_large(limit_bytes)
+    return _as_json(fields, body)
+
+
+def explain(fields: Fields, error: SciBoxError) -> SciBoxError:
     """The error, with a word on the Content-Type where that may be why a body is not JSON."""
-    kind = header(scope, b"content-type").partition(";")[0].strip().lower()
+    kind = header(fields, b"content-type").partition(";")[0].strip().lower()
     if error.code != "invalid_json" or not kind or kind == "application/json" or kind.endswith("+json"):
         return error
     message = f"{error.message} Send JSON with 'Content-Type: application/json', not '{kind[:80]}'."
@@ -133,6 +143,22 @@ async def while_wanted(receive: Receive, ending: asyncio.Event, answer: Coroutin
     if work.cancelled():
         raise ClientGone
     return work.result()
+
+
+def _refuse_long(fields: Fields, limit_bytes: int) -> None:
+    if int(fields.get(b"content-length", 0)) > limit_bytes:
+        raise _too_large(limit_bytes)
+
+
+def _as_json(fields: Fields, body: bytes) -> bytes:
+    if not body.isascii():
+        charset = _charset(header(fields, b"content-type"))
+        if charset not in _UTF_8:
+            raise UnsupportedMedia(
+                f"The body is in {charset[:40]}; send UTF-8 (RFC 8259, 8.1).", param="body"
+            )
+        return body.removeprefix(_BOM)
+    return body
 
 
 def _charset(content_type: str) -> str:

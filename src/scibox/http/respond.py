@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
-
-from starlette.types import Scope, Send
+from starlette.types import Scope
 
 from scibox.core.admission import Grant, Place
 from scibox.core.errors import SciBoxError
 from scibox.wire import sse, waiting
 from scibox.wire.face import Asked, Face
 
-Headers = Iterable[tuple[bytes, bytes]]
+from .incoming import Headers, Incoming
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -27,19 +23,10 @@ def request_id(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A whole JSON answer."""
-    fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_error(
-    send: Send, error: SciBoxError, face: Face, request_id: str, headers: Headers = ()
-) -> None:
+async def send_error(incoming: Incoming, error: SciBoxError, face: Face, headers: Headers = ()) -> None:
     """An error as a whole answer in the face's words, with what a client needs to try again."""
-    body = face.error(error, request_id)
-    await send_json(send, error.status, body, [*error_headers(error), *headers])
+    body = face.error(error, incoming.request_id)
+    await incoming.answer(error.status, body, [*error_headers(error), *headers])
 
 
 def error_headers(error: SciBoxError) -> list[tuple[bytes, bytes]]:
@@ -71,78 +58,63 @@ class Head:
 class EventStream(Head):
     """A streamed answer. The status leaves with the first event, comment or heartbeat, not before.
 
-    Until then an error can still be a plain HTTP error; after it, it is the last event.
+    Until then an error can still be a plain HTTP error; after it, it is the last event. Comments never wait:
+    a client that is slow misses them.
     """
 
-    def __init__(self, send: Send, heartbeat_s: float, face: Face, asked: Asked) -> None:
+    def __init__(self, incoming: Incoming, heartbeat_s: float, face: Face, asked: Asked) -> None:
         super().__init__()
-        self._send = send
+        self._incoming = incoming
         self._face = face
         self._asked = asked
         self._heartbeat_s = heartbeat_s
-        self._lock = asyncio.Lock()
-        self._has_begun = False
-        self._wrote_at = asyncio.get_running_loop().time()
-        self._place: Place | None = None
-        self._is_placed = asyncio.Event()
+        self._loop = incoming.loop
+        self._wrote_at = self._loop.time()
+        self._beat = self._loop.call_later(heartbeat_s, self._on_time)
 
     @property
     def has_begun(self) -> bool:
         """Whether the status has left."""
-        return self._has_begun
+        return self._incoming.response_started
 
     def queued(self, place: Place) -> None:
         """It waits: told in a comment."""
-        if not self._has_begun:
+        if not self.has_begun:
             self.headers = waiting.placed_headers(place)
-        self._place = place
-        self._is_placed.set()
+        self._comment(waiting.comment(place))
 
-    def admitted(self, grant: Grant) -> None:
-        """It starts: nothing is told of its place any more."""
-        super().admitted(grant)
-        self._place = None
-
-    async def write(self, data: bytes, headers: Headers = ()) -> None:
-        """Whole events, as they are; `headers` leave with the first of them."""
-        if not data:
-            return
-        async with self._lock:
-            if not self._has_begun:
-                self._has_begun = True
-                start = {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [*_STREAM_HEADERS, *self.headers, *headers],
-                }
-                await self._send(start)
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._wrote_at = asyncio.get_running_loop().time()
+    def put(self, data: bytes, headers: Headers = ()) -> None:
+        """Whole events, as they are, now; `headers` leave with the first of them."""
+        if not self._incoming.response_started:
+            self._incoming.begin([*_STREAM_HEADERS, *self.headers, *headers])
+        self._incoming.put(data)
+        self._wrote_at = self._loop.time()
 
     async def fail(self, error: SciBoxError) -> None:
         """End with an error: of HTTP where nothing has left yet, else as an event without `[DONE]`."""
-        async with self._lock:
-            if not self._has_begun:
-                self._has_begun = True
-                await send_error(self._send, error, self._face, self._asked.call.request_id, self.headers)
-                return
-            await self._send({"type": "http.response.body", "body": self._asked.reply.error_event(error)})
+        if not self.has_begun:
+            await send_error(self._incoming, error, self._face, self.headers)
+            return
+        await self._incoming.room()
+        self._incoming.put(self._asked.reply.error_event(error))
+        self._incoming.end()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """End after the last event."""
-        await self._send({"type": "http.response.body", "body": b""})
+        self._incoming.end()
 
-    async def beat(self) -> None:
-        """Comments, for ever: where the call stands; and while nothing else comes, that we are not dead."""
-        while True:
-            silent_s = asyncio.get_running_loop().time() - self._wrote_at
-            if self._is_placed.is_set():
-                self._is_placed.clear()
-                if self._place is not None:
-                    await self.write(waiting.comment(self._place))
-            elif silent_s >= self._heartbeat_s:
-                await self.write(sse.HEARTBEAT)
-            else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._heartbeat_s - silent_s):
-                        await self._is_placed.wait()
+    def close(self) -> None:
+        """Say nothing any more."""
+        self._beat.cancel()
+
+    def _comment(self, data: bytes) -> None:
+        if not self._incoming.is_slow:
+            self.put(data)
+
+    def _on_time(self) -> None:
+        """Where nothing else has come for so long: that we are not dead."""
+        silent_s = self._loop.time() - self._wrote_at
+        if silent_s >= self._heartbeat_s:
+            self._comment(sse.HEARTBEAT)
+            silent_s = 0.0
+        self._beat = self._loop.call_later(self._heartbeat_s - silent_s, self._on_time)

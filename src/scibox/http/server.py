@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from scibox.core.errors import OperatorError
 
+from .front import Entrance, Front
 from .protocol import Patience, Protocol, Settings, Sweep
 
 BACKLOG = 2048
@@ -120,11 +120,11 @@ class Server(uvicorn.Server):
         return self.started
 
 
-def server(app: ASGIApp, listen: Listen) -> Server:
-    """A server for the application; run it with `serve(sockets=[bind(listen)])`."""
+def server(entrance: Entrance | Front, listen: Listen) -> Server:
+    """A server for what is behind it; run it with `serve(sockets=[bind(listen)])`."""
     return Server(
         Settings(
-            app,
+            entrance,
             patience=listen.patience,
             ws="none",
             lifespan="off",

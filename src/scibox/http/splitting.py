@@ -14,6 +14,7 @@ from scibox.service.pipeline import Pipeline
 from scibox.wire import tokenize
 from scibox.wire.anthropic import face as anthropic
 
+from .marks import fields_of
 from .request import bearer, explain, read_json, while_wanted
 from .respond import request_id
 
@@ -61,5 +62,5 @@ class Splitting:
         try:
             answered = await while_wanted(receive, self._ending, answer())
         except SciBoxError as error:
-            raise explain(scope, error) from error
+            raise explain(fields_of(scope["headers"]), error) from error
         return Response(answered, media_type="application/json")

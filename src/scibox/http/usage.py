@@ -50,8 +50,12 @@ class UsageRoutes:
 
     async def _sums(self, request: Request, owner: str | None) -> Response:
         query = wire.parse(request.query_params.multi_items(), self._usage.now(), owner)
-        report = await self._usage.sums(query.scope, query.dimensions)
-        return _json(wire.render(query, report.rows, is_complete=not report.behind_bytes))
+        page = await self._usage.sums(
+            query.scope,
+            query.dimensions,
+            lambda report: wire.render(query, report.rows, is_complete=not report.behind_bytes),
+        )
+        return _json(page)
 
     async def _failed(self, request: Request, owner: str | None) -> Response:
         whose, limit = wire.parse_failed(request.query_params.multi_items(), owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -59,14 +60,19 @@ def node_id(folder: Path) -> str:
         if known := path.read_text("ascii").strip():
             return known
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    early = folder / f"{NODE}.{secrets.token_hex(4)}"
-    with early.open("x") as stream:
-        stream.write(f"node_{secrets.token_hex(8)}\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    with contextlib.suppress(FileExistsError):
-        os.link(early, path)  # the first wins
-    early.unlink()
+    early = folder / f"{NODE}.early"
+    with early.open(
+        "a"
+    ) as stream:  # one name for all that try: of one that dies here nothing is left for ever
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if path.exists():
+            early.unlink(missing_ok=True)
+        else:
+            stream.truncate(0)
+            stream.write(f"node_{secrets.token_hex(8)}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+            early.rename(path)
     return path.read_text("ascii").strip()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from scibox.core.entries import Entry
@@ -11,16 +13,36 @@ from scibox.core.events import Event, Notice, Refused
 
 
 class Log:
-    """Writes events to a stream for people; `emit` never fails and never waits for long."""
+    """Writes events to a stream for people; `emit` never fails and never waits for long.
+
+    The lines of the calls that end in one turn of the event loop are written together.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
+        self._waiting: list[str] = []
+        self._second = 0
+        self._stamp = ""
 
     def emit(self, event: Event) -> None:
         """One event, one line."""
-        stamp = time.strftime("%H:%M:%S")
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._stamp = now, time.strftime("%H:%M:%S", time.localtime(now))
+        self._waiting.append(f"{self._stamp} {line(event)}\n")
+        if isinstance(event, Entry):
+            if len(self._waiting) > 1:
+                return  # the first of them has seen to it
+            with suppress(RuntimeError):  # no loop runs in this thread
+                asyncio.get_running_loop().call_soon(self.flush)
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = self._waiting, []
         try:
-            self._stream.write(f"{stamp} {line(event)}\n")
+            self._stream.write("".join(waiting))
             self._stream.flush()
         except (OSError, ValueError):  # a closed terminal must not end a call
             return

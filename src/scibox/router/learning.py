@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from scibox.core.errors import SciBoxError, UpstreamLost, UpstreamUnavailable
 from scibox.core.types import Call, Thinking
@@ -11,7 +11,8 @@ from scibox.wire import extras
 from scibox.wire.orders import Target
 from scibox.wire.parting import OPEN
 
-from .discovery import ask, ask_template
+from .discovery import ask_template
+from .health import FAILURES, examine
 from .replica import Replica
 from .tokenizer import Tokenizer
 
@@ -24,7 +25,7 @@ async def learn(client: Client, tokenizer: Tokenizer, call: Call, replica: Repli
     if call.kind != "chat":
         return replica.target
     if replica.dialect is None and extras.given(call.fields):
-        await ask(client, replica)
+        await examine(client, replica, FAILURES)
         if replica.dialect is None:
             raise UpstreamUnavailable(
                 "The model server cannot be asked now what it understands; try again in a few seconds.",

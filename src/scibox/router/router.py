@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from scibox.core.errors import (
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import Client, Exchange
 from scibox.wire import answers
-from scibox.wire.orders import Order, order, split
+from scibox.wire.orders import order, split
 
 from .choices import merged
 from .counting import refuse_too_long
@@ -34,6 +35,7 @@ from .trouble import words_on
 
 RESTART_PATIENCE_S = 15.0  # a child of ours that died is back within seconds: wait for it
 RESTART_POLL_S = 0.1
+LAST_S = 1.0  # for what follows the last event
 PASSED_ON = (UpstreamUnavailable, UpstreamMisconfigured, UpstreamBroken, UpstreamTimeout)
 
 
@@ -56,36 +58,45 @@ class Router:
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
-        return asyncio.get_running_loop().time() + self.deadlines.total_s
+        return self._now() + self.deadlines.total_s
+
+    # The loop's time too, without looking for the loop: Python 3.11 asks the kernel for that each time.
+    _now = staticmethod(time.monotonic)
 
     async def stream(
         self, call: Call, route: Route, first: int = 0, witness: Witness = NOBODY
     ) -> AsyncGenerator[Chunk, None]:
-        """The chunks of the first replica that answers, beginning with the one of index `first`."""
+        """The chunks of the first replica that answers, beginning with those of deployment `first`."""
         ends_at = self.ends_at()
         failure: SciBoxError | None = None
-        for index, replica in route.from_(first):
-            has_begun = False
-            tried = functools.partial(witness.tried, index, str(replica.address))
-            try:
-                async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
-                    async for chunk in chunks:
-                        if not has_begun:
-                            has_begun = True
-                            replica.answered()
-                        yield chunk
-                return
-            except PASSED_ON as error:
-                replica.failed(words_on(error))
-                if has_begun:
-                    raise
-                failure = error
+        for index, deployment in route.from_(first):
+            for replica in deployment.in_turn():
+                has_begun = False
+                tried = functools.partial(witness.tried, index, str(replica.address))
+                replica.in_flight += 1
+                try:
+                    async with aclosing(self._choices(call, replica, ends_at, tried)) as chunks:
+                        async for chunk in chunks:
+                            if not has_begun:
+                                has_begun = True
+                                replica.answered()
+                            yield chunk
+                    return
+                except PASSED_ON as error:
+                    replica.failed(words_on(error))
+                    if has_begun:
+                        raise
+                    failure = error
+                finally:
+                    replica.in_flight -= 1
         raise failure or UpstreamUnavailable("This model has no server; tell the operator.")
 
     def _choices(
         self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
     ) -> AsyncGenerator[Chunk, None]:
         """The answer of one replica; llama-server is asked for one choice at a time."""
+        if not replica.is_local and (call.n == 1 or replica.dialect != "llama"):
+            return self._attempt(call, replica, ends_at, tried)
         if call.n == 1 or replica.dialect != "llama":
             return self._patiently(call, replica, ends_at, tried)
         group = call.n // call.prompts
@@ -99,15 +110,13 @@ class Router:
         One that dies before it has answered anything is given the call once more, and no oftener: if the
         call is what kills it, it must not kill it again and again.
         """
-        now = asyncio.get_running_loop().time
+        now = self._now
         patient_until = now() + (RESTART_PATIENCE_S if replica.is_local else 0.0)
         is_second_life = not replica.is_local
         while True:
             has_begun = False
             try:
-                await refuse_too_long(self.tokenizer, call, replica)
-                tried()
-                async with aclosing(self._attempt(call, replica, ends_at)) as chunks:
+                async with aclosing(self._attempt(call, replica, ends_at, tried)) as chunks:
                     async for chunk in chunks:
                         has_begun = True
                         yield chunk
@@ -121,8 +130,12 @@ class Router:
                 is_second_life = True
             await asyncio.sleep(RESTART_POLL_S)
 
-    async def _attempt(self, call: Call, replica: Replica, ends_at: float) -> AsyncGenerator[Chunk, None]:
+    async def _attempt(
+        self, call: Call, replica: Replica, ends_at: float, tried: Callable[[], None]
+    ) -> AsyncGenerator[Chunk, None]:
         """One try of a call on one replica."""
+        await refuse_too_long(self.tokenizer, call, replica)
+        tried()
         sent = order(call, await learn(self._client, self.tokenizer, call, replica))
         exchange = self._client.exchange(
             replica.address,
@@ -132,47 +145,39 @@ class Router:
             secret=replica.secret,
             request_id=call.request_id,
         )
+        replica.exchanges.add(exchange)
         try:
             await self._open(exchange, call, ends_at)
-            if call.stream:
-                async with aclosing(self._relay(exchange, sent, ends_at)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            else:
-                async with until(ends_at):
-                    answer = answers.whole(await exchange.read_all(), sent.reading)
-                yield answer
+            if not call.stream:
+                yield answers.whole(await exchange.read_all(ends_at), sent.reading)
+                return
+            # No generator of its own for this: each costs every chunk half a microsecond.
+            stream = answers.Stream(sent.reading)
+            patience_s = self.deadlines.first_chunk_s
+            while not stream.finished:
+                received = await exchange.read(min(self._now() + patience_s, ends_at))
+                if not received:
+                    stream.close()
+                for chunk in stream.feed(received):
+                    yield chunk
+                patience_s = self.deadlines.next_chunk_s
+            # Read to the end, so that the connection can serve the next call.
+            await exchange.read(min(self._now() + LAST_S, ends_at))
         except SciBoxError as error:
             error.hide(replica.secret)
             raise
         finally:
+            replica.exchanges.discard(exchange)
             exchange.close()
 
     async def _open(self, exchange: Exchange, call: Call, ends_at: float) -> None:
-        first_at = asyncio.get_running_loop().time() + self.deadlines.first_chunk_s
-        async with until(min(first_at, ends_at) if call.stream else ends_at):
-            await exchange.open()
-            if exchange.status != 200:
-                raise answers.refusal(exchange.status, await exchange.read_error())
+        first_at = self._now() + self.deadlines.first_chunk_s
+        by = min(first_at, ends_at) if call.stream else ends_at
+        await exchange.open(by)
+        if exchange.status != 200:
+            raise answers.refusal(exchange.status, await exchange.read_error(by))
         if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
             raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
-
-    async def _relay(self, exchange: Exchange, sent: Order, ends_at: float) -> AsyncGenerator[Chunk, None]:
-        stream = answers.Stream(sent.reading)
-        now = asyncio.get_running_loop().time
-        patience_s = self.deadlines.first_chunk_s
-        while not stream.finished:
-            async with until(min(now() + patience_s, ends_at)):
-                received = await exchange.read()
-            if not received:
-                stream.close()
-                return
-            for chunk in stream.feed(received):
-                yield chunk
-            patience_s = self.deadlines.next_chunk_s
-        # Read to the end, so that the connection can serve the next call.
-        async with until(min(now() + 1.0, ends_at)):
-            await exchange.read()
 
 
 @asynccontextmanager

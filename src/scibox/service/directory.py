@@ -8,7 +8,7 @@ from dataclasses import replace
 from scibox.core.errors import InvalidRequest, ModelNotFound
 from scibox.core.names import nearest
 from scibox.core.types import Call, Key, Kind, ModelCard
-from scibox.router.replica import Replica, Route
+from scibox.router.replica import Route
 
 _ENDPOINT: Mapping[Kind, str] = {
     "chat": "/v1/chat/completions",
@@ -40,12 +40,16 @@ class Directory:
         self._upstream_slots = upstream_slots
         self._routes = {route.card.name: route for route in routes}
         self._aliases = aliases
-        own = {name: route.replicas for name, route in self._routes.items()}
-        self._replicas: dict[str, tuple[Replica, ...]] = (former._replicas if former else {}) | own
+        self._ever: dict[str, Route] = (former._ever if former else {}) | self._routes
 
     def slots(self, model: str) -> list[int]:
-        """Calls that each deployment of a model answers at the same time, as far as is known now."""
-        return [replica.slots or self._upstream_slots for replica in self._replicas[model]]
+        """Calls that each deployment of a model answers at the same time, as far as is known now.
+
+        Where every replica is being drained calls are told so at once, instead of waiting for nobody.
+        """
+        deployments = self._ever[model].deployments
+        slots = [deployment.slots(self._upstream_slots) for deployment in deployments]
+        return slots if any(slots) else [self._upstream_slots] * len(deployments)
 
     @property
     def names(self) -> Collection[str]:
@@ -87,7 +91,7 @@ class Directory:
             if other is not route
             and other.card.kind == route.card.kind
             and key.may_use(name)
-            and not all(replica.trouble for replica in other.replicas)
+            and any(replica.is_usable for replica in other.replicas)
         ]
 
     def splitting_route(self, key: Key, name: str) -> Route:

@@ -53,7 +53,7 @@ class Pipeline:
     async def count(self, key: Key, call: Call) -> int:
         """LLM tokens of a chat call's prompt, after the chat template. Takes no slot and no ticket."""
         self.directory.route(key, call)
-        with (route := self.directory.splitting_route(key, call.model)).used():
+        with self.directory.splitting_route(key, call.model) as route:
             return await self.router.tokenizer.count(call, route)
 
     async def tokenize(self, key: Key, wanted: Wanted) -> Tokens:
@@ -61,12 +61,12 @@ class Pipeline:
         route = self.directory.splitting_route(key, wanted.model)
         if wanted.call is not None:
             self.directory.route(key, wanted.call)
-        with route.used():
+        with route:
             return await self.router.tokenizer.tokenize(wanted, route)
 
     async def detokenize(self, key: Key, model: str, ids: Sequence[int]) -> str:
         """The text of a model's LLM tokens. Takes no slot and no ticket."""
-        with (route := self.directory.splitting_route(key, model)).used():
+        with self.directory.splitting_route(key, model) as route:
             return await self.router.tokenizer.detokenize(ids, route)
 
     async def allowances(self, key: Key, call: Call | None = None) -> Sequence[Allowance]:
@@ -84,7 +84,7 @@ class Pipeline:
         """The answer to a call, chunk by chunk; `audience` hears of its turn."""
         route = self.directory.route(key, call)
         others = functools.partial(self.directory.others, key, route)
-        with route.used():
+        with route:
             async with (
                 self._gate.ticket(key, call, route.card, audience, others) as ticket,
                 aclosing(

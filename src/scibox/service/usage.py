@@ -25,9 +25,9 @@ class Usage:
         self._threads = ThreadPoolExecutor(THREADS, "scibox-usage")
         self.now = now
 
-    async def sums(self, scope: Scope, by: Sequence[Dimension]) -> Report:
-        """The sums of each group."""
-        return await self._run(lambda: self._reports.sums(scope, by))
+    async def sums(self, scope: Scope, by: Sequence[Dimension], render: Callable[[Report], T]) -> T:
+        """The sums of each group, as `render` tells them: also on the thread, since there may be many."""
+        return await self._run(lambda: render(self._reports.sums(scope, by)))
 
     async def failed(self, owner: str | None, limit: int) -> list[Failed]:
         """The last calls (of an owner) that did not finish, the newest first."""

@@ -7,16 +7,16 @@ old and are removed; sums and the marks of journals stay, so a journal that come
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import structs
 
-from scibox.core import sums as arithmetic
 from scibox.core.entries import Entry
-from scibox.core.sums import CELL, DAY_S, HOUR_S, LATEST, Dimension, Group, Scope, Span, Sums
+from scibox.core.sums import LATEST, Dimension, Group, Scope, Span, Sums
 from scibox.core.types import Ending, Usage
 
+from . import sums
 from .links import IN_KEY
 from .sql import Reader, Row, Sql, Tables, Value, Writer
 
@@ -86,20 +86,47 @@ _CREATE = (
     )
     """,
 )
-LEDGER = Tables("ledger", (_CREATE,))
+
+
+def _cut_of_cells(table: str, names: str, widths_s: str) -> tuple[str, ...]:
+    """A new table of sums with fewer names, filled from the cells."""
+    counts = (
+        *("calls", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"),
+        *("delivered_tokens", "texts"),
+    )
+    amounts = ("price", "queued_s", "total_s")
+    key = f"width_s, start, {names}"
+    columns = (
+        *("width_s BIGINT NOT NULL", "start BIGINT NOT NULL"),
+        *(f"{name} TEXT NOT NULL" for name in names.split(", ")),
+        *(f"{name} BIGINT NOT NULL" for name in counts),
+        *(f"{name} DOUBLE PRECISION NOT NULL" for name in amounts),
+    )
+    added = ", ".join(f"sum({name})" for name in (*counts, *amounts))
+    return (
+        f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({key})) {IN_KEY}",
+        f"INSERT INTO {table} SELECT {key}, {added} FROM sums_of_cells "  # noqa: S608 - constants
+        f"WHERE width_s IN ({widths_s}) GROUP BY {key}",
+    )
+
+
+# Renamed so that a process of the version before, which may still run, cannot go on to write these sums
+# alone: it keeps its calls in its journal. The text of a migration stays, whatever becomes of `CUTS`.
+_CUTS = (
+    "ALTER TABLE sums RENAME TO sums_of_cells",
+    *_cut_of_cells("sums_of_models", "model, kind, endpoint, outcome", "3600, 86400"),
+    *_cut_of_cells("sums_of_owners", "owner", "3600"),
+    *_cut_of_cells("sums_of_keys", "owner, key_id, model", "86400"),
+    *_cut_of_cells("sums_of_key_outcomes", "owner, key_id, kind, endpoint, outcome", "86400"),
+    *_cut_of_cells("sums_of_owner_models", "owner, model, kind, endpoint, outcome", "86400"),
+)
+LEDGER = Tables("ledger", (_CREATE, _CUTS))
 
 _ENTRY = (
     "request_id, opened_at, owner, key_id, model, kind, endpoint, outcome, code, stream, is_background, "
     "prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, delivered_tokens, is_estimate, "
     "texts, deployment, replica, attempts, queued_s, first_chunk_s, total_s, price"
 )
-_COUNTED = Sums.__struct_fields__
-_COLUMNS: Mapping[Dimension, str] = {
-    **{dimension: dimension for dimension in CELL},
-    "key": "key_id",
-    "day": "start",
-    "hour": "start",
-}
 ROWS = 400  # of entries in one statement: both databases bound the values of a statement
 PAGE = 1_000
 MOST = 2**40  # of a count: what a server says of usage may be nonsense, and must not stop the ledger
@@ -171,13 +198,13 @@ class EntryStore:
     ) -> tuple[dict[Group, Sums], dict[str, Mark | None]]:
         """The sums of each group, and how far the journals of a node were read then; None: to the end."""
         found: dict[Group, Sums] = {}
+        width = len(by)
         with self._sql.reading() as db:
             for span in spans:
-                statement, values = _select(span, by, scope)
-                for row in db.rows(statement, *values):
-                    group, sums = row[: len(by)], Sums(*row[len(by) :])
-                    if (before := found.setdefault(group, sums)) is not sums:
-                        before.add(sums)
+                for row in sums.read(db, span, by, scope):
+                    group, part = row[:width], Sums(*row[width:])
+                    if (before := found.setdefault(group, part)) is not part:
+                        before.add(part)
             return found, _marks(db, node)
 
     def failed(self, owner: str | None, limit: int, node: str) -> tuple[list[Failed], dict[str, Mark | None]]:
@@ -200,7 +227,7 @@ class EntryStore:
 
     def entries(self, scope: Scope) -> Iterator[Entry]:
         """The entries of a scope, the oldest first, read page by page."""
-        where, values = _where(scope)
+        where, values = sums.where(scope)
         at, last = float(scope.since), ""
         while True:
             with self._sql.reading() as db:
@@ -229,22 +256,8 @@ def _insert(db: Writer, entries: Sequence[Entry]) -> int:
             *(value for entry in some for value in _row(entry)),
         )
         new += [wanted[row[0]] for row in inserted]
-    _count(db, new)
+    sums.count(db, new)
     return len(new)
-
-
-def _count(db: Writer, entries: Sequence[Entry]) -> None:
-    sums = arithmetic.by_cell(entries)
-    names = ("width_s", "start", *(_COLUMNS[dimension] for dimension in CELL), *_COUNTED)
-    more = ", ".join(f"{name} = sums.{name} + excluded.{name}" for name in _COUNTED)
-    db.run_many(
-        f"INSERT INTO sums ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
-        f"ON CONFLICT ({', '.join(names[: -len(_COUNTED)])}) DO UPDATE SET {more}",
-        [
-            (width_s, start, *cell, *(getattr(sums[width_s, start, cell], name) for name in _COUNTED))
-            for width_s, start, cell in sorted(sums)
-        ],
-    )
 
 
 def _mark(db: Writer, origin: Origin) -> tuple[Mark, bool]:
@@ -264,45 +277,6 @@ def _note(db: Writer, origin: Origin, mark: Mark, *, is_closed: bool) -> None:
 def _marks(db: Reader, node: str) -> dict[str, Mark | None]:
     rows = db.rows("SELECT process, segment, bytes, is_closed FROM journals WHERE node = ?", node)
     return {process: None if is_closed else Mark(segment, size) for process, segment, size, is_closed in rows}
-
-
-def _select(span: Span, by: Sequence[Dimension], scope: Scope) -> tuple[str, Sequence[Value]]:
-    """Grouped in the order of the index first, which costs no sorting; what is left of the rows is few.
-
-    Where nothing is left to be grouped, that is all: a report of many rows must not be grouped twice.
-    """
-    groups = [_column(dimension, span) for dimension in by]
-    order = ("start", *(_COLUMNS[dimension] for dimension in CELL))
-    deep = max((order.index(_COLUMNS[dimension]) + 1 for dimension in by), default=1)
-    where, values = _where(scope)
-    inner = ", ".join(order[:deep])
-    if set(groups) == set(order[:deep]):
-        return (
-            f"SELECT {', '.join([*groups, *(f'sum({name})' for name in _COUNTED)])} FROM sums "  # noqa: S608
-            f"WHERE width_s = ? AND start >= ? AND start < ?{where} GROUP BY {inner}",
-            (span.width_s, span.since, span.until, *values),
-        )
-    return (
-        f"SELECT {', '.join([*groups, *(f'sum({name})' for name in _COUNTED)])} FROM ("  # noqa: S608 - constants
-        f"SELECT {inner}, {', '.join(f'sum({name}) AS {name}' for name in _COUNTED)} FROM sums "
-        f"WHERE width_s = ? AND start >= ? AND start < ?{where} GROUP BY {inner}) AS found"
-        + (f" GROUP BY {', '.join(groups)}" if groups else " HAVING count(*) > 0"),
-        (span.width_s, span.since, span.until, *values),
-    )
-
-
-def _column(dimension: Dimension, span: Span) -> str:
-    is_part = dimension == "day" and span.width_s == HOUR_S
-    return f"start - start % {DAY_S}" if is_part else _COLUMNS[dimension]
-
-
-def _where(scope: Scope) -> tuple[str, list[Value]]:
-    text, values = "", list[Value]()
-    for column, names in (("owner", scope.owners), ("key_id", scope.keys), ("model", scope.models)):
-        if names:
-            text += f" AND {column} IN ({', '.join('?' * len(names))})"
-            values += names
-    return text, values
 
 
 def _row(entry: Entry) -> tuple[Value, ...]:

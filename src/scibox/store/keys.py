@@ -86,6 +86,19 @@ TABLES = Tables(
             "CREATE TABLE changes (number BIGINT NOT NULL)",
             "INSERT INTO changes VALUES (1)",
         ),
+        (
+            # What operators have changed of the replicas while the service ran (`replicas.py`).
+            """
+            CREATE TABLE replicas (
+                id          TEXT PRIMARY KEY,
+                model       TEXT NOT NULL,
+                deployment  BIGINT NOT NULL,
+                settings    TEXT NOT NULL,
+                is_draining BIGINT NOT NULL,
+                created_at  DOUBLE PRECISION NOT NULL
+            )
+            """,
+        ),
     ),
 )
 _KEY = "key_id, owner, name, role, last_four, created_at, expires_at, revoked_at, models, is_enabled, limits"

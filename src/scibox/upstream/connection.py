@@ -8,25 +8,35 @@ learns that nobody waits any more.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import cast
 
 import httptools
 
-from scibox.core.errors import UpstreamBroken, UpstreamLost
+from scibox.core.errors import UpstreamBroken, UpstreamLost, UpstreamTimeout
 
 HIGH_WATER_BYTES = 64 * 1024
+LARGE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024  # of status and headers; real ones have a few hundred
 _CUT = "The model server closed the connection before its answer was whole; try again."
+LATE = "The model server took too long; try again, or ask for a shorter answer."
 _GARBAGE = (
     "The model server answered with something that is not HTTP; tell the operator to check its address."
 )
 
 
 class Connection(asyncio.Protocol):
-    """Sends one request, hands out its answer piece by piece, and may then be used again."""
+    """Sends one request, hands out its answer piece by piece, and may then be used again.
+
+    Whoever waits says until when, in the loop's time: `UpstreamTimeout`. One timer serves all waits, since
+    most of them are over in time: it looks again when the wait of that moment would be too long.
+    """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._by = math.inf
+        self._timer: asyncio.TimerHandle | None = None
         self.is_open = False
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -52,21 +62,23 @@ class Connection(asyncio.Protocol):
         """Begin an exchange."""
         assert self._transport is not None
         self._reset()
-        self._transport.write(head)
-        if body:
+        if len(body) > LARGE_BYTES:
+            self._transport.write(head)
             self._transport.write(body)
+        else:  # one system call less, for one more copy
+            self._transport.write(head + body)
 
-    async def read_head(self) -> None:
+    async def read_head(self, by: float) -> None:
         """Wait for status and headers."""
         while not self._has_headers:
-            await self._wait()
+            await self._wait(by)
 
-    async def read(self) -> bytes:
+    async def read(self, by: float) -> bytes:
         """The next bytes of the body; empty at its end. Raises `UpstreamBroken` when it is cut."""
         while not self._pieces:
             if self.is_complete:
                 return b""
-            await self._wait()
+            await self._wait(by)
         piece = self._pieces.popleft() if len(self._pieces) == 1 else self._take_all()
         self._held_bytes -= len(piece)
         if self._is_paused and self._held_bytes < HIGH_WATER_BYTES // 2 and self._transport is not None:
@@ -77,6 +89,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Drop the connection at once; the replica sees it."""
         self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -85,15 +100,32 @@ class Connection(asyncio.Protocol):
         self._pieces.clear()
         return joined
 
-    async def _wait(self) -> None:
+    async def _wait(self, by: float) -> None:
         if self._failure is not None:
             lost = UpstreamBroken if self.has_answered else UpstreamLost
             raise lost(self._failure, code="upstream_broke_off")
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
+        self._by = by
+        if self._timer is None or self._timer.when() > by:
+            self._set_timer()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._by, self._on_time) if self._by < math.inf else None
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() >= self._by:
+            self._waiter.set_exception(UpstreamTimeout(LATE, retry_after_s=5))
+        else:
+            self._set_timer()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

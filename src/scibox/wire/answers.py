@@ -22,7 +22,8 @@ from scibox.core.errors import (
     UpstreamMisconfigured,
     UpstreamUnavailable,
 )
-from scibox.core.types import Chunk, Usage
+from scibox.core.streams import Course
+from scibox.core.types import Chunk, Ending, Usage
 
 from . import sse
 from .clean import Clean
@@ -30,8 +31,10 @@ from .constraints.guard import Guard
 from .llama.called import Calls
 from .llama.tidy import Tidy
 from .orders import Reading
-from .reasoning import Reasoning
-from .shape import Shape
+from .reasoning import MARKS, Reasoning
+from .resuming.joiner import Joiner
+from .resuming.memory import Memory
+from .shape import Shape, is_said
 
 
 class _PromptDetails(Struct):
@@ -113,10 +116,14 @@ class Filter(Protocol):
 class Stream:
     """A streamed answer on its way: bytes of a replica in, chunks for the client out.
 
-    Only a stream that the replica ended itself with `[DONE]` ends so for the client.
+    Only a stream that the replica ended itself with `[DONE]` ends so for the client. With a `memory` of what
+    was said, another replica may go on where this one broke off.
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, memory: Memory | None = None) -> None:
+        self.course = Course()
+        self._memory = memory
+        self._joiner: Joiner | None = None
         self._events = sse.EventSplitter()
         self._wants_usage = reading.wants_usage
         self._filters = filters(reading)
@@ -124,7 +131,17 @@ class Stream:
         self._deltas = 0  # that the replica has said and no chunk has told yet
         self._last: deque[bytes] = deque(maxlen=_FINAL_EVENTS)
         self._usage_beside = b""  # an event that had choices and usage in one, where none has usage alone
-        self.finished = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole."""
+        return self.course.is_whole
+
+    def join(self, joiner: Joiner) -> None:
+        """From now on another replica speaks: through the same filters, as if it had been one."""
+        self._joiner = joiner
+        self._events = sse.EventSplitter()
+        self._has_begun = False
 
     def feed(self, received: bytes) -> Iterator[Chunk]:
         """Chunks completed by these bytes, one whole event each; good ones come before an error is raised."""
@@ -132,19 +149,28 @@ class Stream:
             if data == b"[DONE]":
                 if not any(_FINISHED.search(last) for last in self._last):
                     raise UpstreamBroken(_CUT, code="upstream_broke_off")
-                self.finished = True
+                self.course.begin()
+                self.course.end(Ending.FINISHED)
                 if self._wants_usage and self._usage_beside:
                     yield Chunk(sse.render(_usage_alone(self._usage_beside)))
                 yield Chunk(sse.DONE, is_last=True)
                 return
-            yield from self._chunks(data)
+            joined = data if self._joiner is None else self._joined(data)
+            if joined is not None:
+                yield from self._chunks(joined)
 
     def close(self) -> None:
         """The replica closed the connection; an error unless it had finished."""
         if not self.finished:
             raise UpstreamBroken(_CUT, code="upstream_broke_off")
 
-    def _chunks(self, data: bytes) -> Iterator[Chunk]:
+    def _joined(self, data: bytes) -> bytes | None:
+        """An event of another replica as it joins what was said; None where nothing of it is new."""
+        assert self._joiner is not None
+        _refuse_bad_utf8(data)
+        return self._joiner.event(data)
+
+    def _chunks(self, data: bytes) -> list[Chunk]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamBroken(_BROKEN)
         _refuse_bad_utf8(data)
@@ -158,20 +184,23 @@ class Stream:
                 raise _in_stream(answer.error)
             if answer.choices is None and answer.usage is None:
                 raise UpstreamBroken(_BROKEN)
+            self.course.begin()
             usage = _usage(answer.usage) if answer.usage else None
             if usage:
                 self._usage_beside = data if answer.choices else b""
             if not answer.choices and not (usage and self._wants_usage):
-                if usage:
-                    yield Chunk(b"", usage)
-                return
+                return [Chunk(b"", usage)] if usage else []
+        if self._memory is not None:
+            self._memory.add(data)
         self._last.append(data)
         self._deltas += _SAYS.search(data) is not None
+        chunks: list[Chunk] = []
         for kept in _through(self._filters, data):
-            yield Chunk(sse.render(kept), usage, deltas=self._deltas)
+            chunks.append(Chunk(sse.render(kept), usage, deltas=self._deltas))
             usage, self._deltas = None, 0
         if usage is not None:
-            yield Chunk(b"", usage)
+            chunks.append(Chunk(b"", usage))
+        return chunks
 
 
 def _usage_alone(data: bytes) -> bytes:
@@ -236,12 +265,25 @@ def whole(body: bytes, reading: Reading) -> Chunk:
         raise UpstreamBroken(_BROKEN)
     if any(choice.message is None and choice.text is None for choice in answer.choices or ()):
         raise UpstreamBroken(_BROKEN)
-    try:
-        for stage in filters(reading):
-            body = stage.whole(body)
-    except _UNREADABLE:
-        raise UpstreamBroken(_BROKEN) from None
+    if not _is_plain(body, answer, reading):
+        try:
+            for stage in filters(reading):
+                body = stage.whole(body)
+        except _UNREADABLE:
+            raise UpstreamBroken(_BROKEN) from None
     return Chunk(body, _usage(answer.usage) if answer.usage else Usage(), is_last=True)
+
+
+def _is_plain(body: bytes, answer: _Answer, reading: Reading) -> bool:
+    """Whether no filter would change an answer of a server that speaks OpenAI's words: nearly always."""
+    return (
+        reading.undo is None
+        and not reading.grammar
+        and reading.thinking != "opened"
+        and body.isascii()
+        and not any(mark in body for mark in (b"\\u", *MARKS))
+        and (not reading.is_chat or all(is_said(choice.message) for choice in answer.choices or ()))
+    )
 
 
 def refusal(status: int, body: bytes) -> SciBoxError:

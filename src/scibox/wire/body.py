@@ -69,6 +69,8 @@ def refuse_unknown(
     `elsewhere`: names that other APIs have for fields of this one.
     """
     known = frozenset(known)
+    if known.issuperset(fields):
+        return
     for name in fields:
         if name not in known:
             close = elsewhere.get(name) or nearest(name[:80], known)

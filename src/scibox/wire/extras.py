@@ -156,6 +156,8 @@ def check(fields: Mapping[str, bytes], *, is_chat: bool = True) -> None:
 
 def given(fields: Mapping[str, bytes]) -> list[str]:
     """The extras that a request asks for; null asks for nothing."""
+    if NAMES.isdisjoint(fields):  # nearly always
+        return []
     return [name for name, raw in fields.items() if name in NAMES and raw != b"null"]
 
 
@@ -164,6 +166,8 @@ def render(fields: Mapping[str, bytes], dialect: Dialect, model: str) -> dict[st
 
     One that it does not is refused: engines ignore what they do not know, and nobody would notice.
     """
+    if NAMES.isdisjoint(fields):
+        return dict(fields)
     asked = given(fields)
     for name in asked:
         if name not in UNDERSTOOD[dialect]:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from scibox.core.errors import SciBoxError
 from scibox.core.types import Call
 
@@ -30,8 +32,7 @@ class Reply(Protocol):
         """The last event of a stream that failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A call, and how its answer is to be told."""
 
     call: Call

@@ -7,9 +7,10 @@ other words for it, and the `Reading` says how to undo that in the answer, so th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scibox.core.types import Call, Dialect, Thinking
 
@@ -22,8 +23,7 @@ from .target import Target
 __all__ = ["Order", "Reading", "Target", "order", "split"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """How the answer to one order is read (`wire/answers.py`)."""
 
     wants_usage: bool = True
@@ -36,8 +36,7 @@ class Reading:
     grammar: str = ""  # that llama-server was given, and may have given up on
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """One request to a replica: the path below its prefix, the body, and how to read the answer."""
 
     path: str
@@ -64,7 +63,7 @@ def order(call: Call, target: Target) -> Order:
         thinking=reasoning.expected(call, target.thinking, target.model),
         choices=call.n,
         is_chat=call.path == chat.PATH,
-        has_stop_words=any(call.fields.get(name, b"null") != b"null" for name in ("stop", "stop_token_ids")),
+        has_stop_words=_asks(call, "stop") or _asks(call, "stop_token_ids"),
     )
     call = replace(call, fields=extras.render(call.fields, target.dialect, call.model))
     if call.path == completions.PATH:
@@ -78,6 +77,10 @@ def order(call: Call, target: Target) -> Order:
     thinking: Thinking = "none" if undo.is_bound else reading.thinking
     reading = replace(reading, thinking=thinking, undo=undo, grammar=_grammar(call, target, fields))
     return Order(call.path, body.encode(fields), reading)
+
+
+def _asks(call: Call, name: str) -> bool:
+    return call.fields.get(name, b"null") != b"null"
 
 
 def _grammar(call: Call, target: Target, fields: dict[str, bytes]) -> str:

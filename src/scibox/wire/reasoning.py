@@ -30,6 +30,8 @@ _objects = msgspec.json.Decoder(list[Fields])
 _words = msgspec.json.Decoder(str)
 _whole_number = msgspec.json.Decoder(int)
 _anything = msgspec.json.Decoder()
+# Without any of these nothing in an answer is to be parted or renamed; `<` may be written as `\u003c`.
+MARKS = (b"<", b"\\u003", b'"reasoning"')
 _NOTHING = (b"null", b"[]", b"{}")
 # A delta of plain text, nearly every one; it cannot stand inside a string, where quotes are escaped.
 _PLAIN = re.compile(rb'"delta":\{"content":"([^"\\<]*[^"\\<\s])"\}')

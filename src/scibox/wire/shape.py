@@ -6,9 +6,11 @@ Looked for without decoding: an event costs one search, a whole answer has been 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 # Calls that are numbered; vLLM writes `id` and `type` before the number.
 _NUMBERED = re.compile(
@@ -41,6 +43,16 @@ class Shape:
         answer: Json = msgspec.json.decode(body)
         changed = [_complete(choice["message"]) for choice in answer["choices"]]
         return msgspec.json.encode(answer) if any(changed) else body
+
+
+def is_said(message: Mapping[str, Raw] | None) -> bool:
+    """Whether a message has its role, and text: nearly always."""
+    return (
+        message is not None
+        and "role" in message
+        and "content" in message
+        and bytes(message["content"]).startswith(b'"')
+    )
 
 
 def _number(call: Json, seen: list[object]) -> None:

@@ -18,6 +18,8 @@ class EventSplitter:
 
     def feed(self, received: bytes) -> list[bytes]:
         """The data of the events that these bytes complete, in order."""
+        if not self._buffer and _is_one(received):  # nearly always
+            return [received[6:-2]]
         if b"\r" in received or self._buffer[-1:] == b"\r":
             received = self._unify_line_ends(received)
         self._buffer += received
@@ -54,6 +56,16 @@ class EventSplitter:
 def render(data: bytes) -> bytes:
     """One event, as every hand-written reader expects it: `data: `, one line, a blank line."""
     return b"data: " + data + b"\n\n"
+
+
+def _is_one(received: bytes) -> bool:
+    """Whether these bytes are one whole event of one line."""
+    return (
+        received.startswith(b"data: ")
+        and received.endswith(b"\n\n")
+        and received.find(b"\n") == len(received) - 2
+        and b"\r" not in received
+    )
 
 
 def _data(event: bytes) -> bytes | None:

@@ -6,13 +6,14 @@ Source: OpenAI's API reference, "Usage" (pages of buckets of results). Ours besi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal, cast
 
 import msgspec
 from msgspec import Struct
 
-from scibox.core import quotas
+from scibox.core import keys, quotas
 from scibox.core.errors import InvalidRequest
 from scibox.core.sums import DAY_S, HOUR_S, LATEST, Dimension, Group, Scope, Sums
 from scibox.wire import body
@@ -127,7 +128,7 @@ def parse(pairs: Iterable[tuple[str, str]], now: float, owner: str | None) -> Us
     whole = Scope(
         since,
         until,
-        (owner,) if owner is not None else query.many("owners"),
+        (owner,) if owner is not None else tuple(map(keys.written, query.many("owners"))),
         query.many("api_key_ids"),
         query.many("models"),
     ).in_hours()
@@ -144,9 +145,10 @@ def render(query: UsageQuery, rows: Sequence[tuple[Group, Sums]], *, is_complete
     else:
         starts = range(since - since % width_s, until, width_s)
         buckets = {at: UsageBucket(at, at + width_s, []) for at in starts}
+    names = _named(query)
     for group, sums in rows:
-        at, names = (since, group) if width_s is None else (cast(int, group[0]), group[1:])
-        buckets[at].results.append(_result(sums, dict(zip(query.by, names, strict=True))))
+        at = since if width_s is None else cast(int, group[0])
+        buckets[at].results.append(_result(sums, names(group)))
     following = None if query.rest is None else f"page_{query.rest}"
     page = UsagePage(list(buckets.values()), following is not None, following, is_complete)
     return msgspec.json.encode(page)
@@ -155,7 +157,7 @@ def render(query: UsageQuery, rows: Sequence[tuple[Group, Sums]], *, is_complete
 def parse_failed(pairs: Iterable[tuple[str, str]], owner: str | None) -> tuple[str | None, int]:
     """Whose failed calls are asked for, and how many of them."""
     query = _Query(_known(pairs, {"limit"} | ({"owner"} if owner is None else set())))
-    chosen = query.one("owner", "") or None if owner is None else owner
+    chosen = keys.written(query.one("owner", "")) or None if owner is None else owner
     return chosen, query.number("limit", 1, MOST_FAILED_LISTED, FAILED_LISTED)
 
 
@@ -225,17 +227,25 @@ def _cut(whole: Scope, width_s: int | None, limit: int, page: int | None) -> tup
     return scope, last if last < whole.until else None
 
 
-def _result(sums: Sums, names: Mapping[str, Any]) -> UsageResult:
+def _named(query: UsageQuery) -> Callable[[Group], tuple[Any, ...]]:
+    """The names of a group in the order of a result's fields."""
+    of = [*query.dimensions]
+    places = [of.index(dimension) if dimension in of else -1 for dimension in GROUPS.values()]
+    choose = itemgetter(*places)
+    return lambda group: choose((*group, None))
+
+
+def _result(sums: Sums, names: tuple[Any, ...]) -> UsageResult:
     return UsageResult(
-        num_model_requests=sums.calls,
-        input_tokens=sums.prompt_tokens,
-        input_cached_tokens=sums.cached_tokens,
-        output_tokens=sums.completion_tokens,
-        output_reasoning_tokens=sums.reasoning_tokens,
-        delivered_tokens=sums.delivered_tokens,
-        texts=sums.texts,
-        price=round(sums.price, 9),
-        queued_s=round(sums.queued_s, 3),
-        total_s=round(sums.total_s, 3),
-        **names,
+        sums.calls,
+        sums.prompt_tokens,
+        sums.cached_tokens,
+        sums.completion_tokens,
+        sums.reasoning_tokens,
+        sums.delivered_tokens,
+        sums.texts,
+        round(sums.price, 9),
+        round(sums.queued_s, 3),
+        round(sums.total_s, 3),
+        *names,
     )

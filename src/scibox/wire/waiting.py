@@ -15,15 +15,26 @@ from scibox.core.admission import Allowance, Grant, Place
 
 Headers = list[tuple[bytes, bytes]]
 
+_Names = tuple[bytes, bytes, bytes]
+
+
+def _names(what: str) -> _Names:
+    limit, remaining, reset = (
+        f"x-ratelimit-{told}-{what}".encode() for told in ("limit", "remaining", "reset")
+    )
+    return limit, remaining, reset
+
+
+_REQUESTS = _names("requests")
 # Which limits a header is about: of those that hold for a call, it shows the one that binds most.
-_NAMED: Mapping[str, str] = {
-    "calls_per_second": "requests",
-    "calls_per_minute": "requests",
-    "tokens_per_minute": "tokens",
-    "texts_per_minute": "texts",
-    "calls_in_flight": "in-flight",
-    "tokens_per_day": "tokens-day",
-    "tokens_per_month": "tokens-month",
+_NAMED: Mapping[str, _Names] = {
+    "calls_per_second": _REQUESTS,
+    "calls_per_minute": _REQUESTS,
+    "tokens_per_minute": _names("tokens"),
+    "texts_per_minute": _names("texts"),
+    "calls_in_flight": _names("in-flight"),
+    "tokens_per_day": _names("tokens-day"),
+    "tokens_per_month": _names("tokens-month"),
 }
 
 
@@ -66,18 +77,19 @@ def render_queue(places: Sequence[Place]) -> bytes:
 
 def limit_headers(allowances: Iterable[Allowance]) -> Headers:
     """`x-ratelimit-limit-*`, `-remaining-*` and `-reset-*`; none of a kind that is not limited."""
-    binding: dict[str, Allowance] = {}
+    binding: dict[_Names, Allowance] = {}
     for allowance in allowances:
-        name = _NAMED[allowance.limit]
-        if name not in binding or _slack(allowance) < _slack(binding[name]):
-            binding[name] = allowance
+        names = _NAMED[allowance.limit]
+        other = binding.get(names)
+        if other is None or _slack(allowance) < _slack(other):
+            binding[names] = allowance
     headers: Headers = []
-    for name, allowance in binding.items():
-        headers += [
-            (b"x-ratelimit-limit-" + name.encode(), b"%d" % allowance.amount),
-            (b"x-ratelimit-remaining-" + name.encode(), b"%d" % max(0, allowance.remaining)),
-            (b"x-ratelimit-reset-" + name.encode(), duration(allowance.reset_s).encode()),
-        ]
+    for (limit, remaining, reset), allowance in binding.items():
+        headers += (
+            (limit, b"%d" % allowance.amount),
+            (remaining, b"%d" % max(0, allowance.remaining)),
+            (reset, duration(allowance.reset_s).encode()),
+        )
     return headers
 
 
@@ -117,9 +129,11 @@ def comment(place: Place) -> bytes:
 
 def duration(seconds: float) -> str:
     """`12ms`, `1s`, `6m0s`: as OpenAI writes it, and Go."""
-    ms = max(0, round(seconds * 1000))
+    ms = round(seconds * 1000)
+    if ms <= 0:
+        return "0s"
     if ms < 1000:
-        return f"{ms}ms" if ms else "0s"
+        return f"{ms}ms"
     whole, rest_ms = divmod(ms, 1000)
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

@@ -5,11 +5,11 @@ Source: Anthropic's API reference, "Create a Message" and "Errors".
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from scibox.core.errors import InvalidRequest, SciBoxError
 from scibox.core.types import Call

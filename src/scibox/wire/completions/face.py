@@ -7,11 +7,11 @@ done here or refused. `completions_reply.py` tells the answer.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from scibox.core.errors import InvalidRequest, SciBoxError
 from scibox.core.types import Call, Dialect

@@ -84,6 +84,8 @@ class _Structured(Struct, forbid_unknown_fields=True):
 
 def constraint(fields: Mapping[str, bytes]) -> tuple[str, Constraint] | None:
     """The one way in which this request constrains its answer, after the field that says so."""
+    if FIELDS.isdisjoint(fields):  # nearly always
+        return None
     found = [
         (path, way)
         for name in sorted(FIELDS & fields.keys())

@@ -54,7 +54,7 @@ def rotation(get: Get) -> dict[str, Any]:
     """`POST /v1/key/rotate`: the holder's."""
     return {
         **get("rotateOwnKey", "Service", "KeyRotated", "A new secret, where allowed.", *_READ, *_WRITTEN),
-        "requestBody": _body("RotateRequest", ROTATE_EXAMPLE, is_required=False),
+        "requestBody": request_body("RotateRequest", ROTATE_EXAMPLE, is_required=False),
     }
 
 
@@ -70,7 +70,7 @@ def _owner_paths(get: Get) -> dict[str, Any]:
             },
             "post": {
                 **owner("createOwner", "Make an owner.", *_READ, *_WRITTEN, "409"),
-                "requestBody": _body("NewOwnerRequest", OWNER_EXAMPLE),
+                "requestBody": request_body("NewOwnerRequest", OWNER_EXAMPLE),
             },
         },
         "/admin/v1/owners/{name}": {
@@ -78,7 +78,7 @@ def _owner_paths(get: Get) -> dict[str, Any]:
             "get": owner("getOwner", "One owner.", *_ONE),
             "post": {
                 **owner("changeOwner", "Change an owner: weight, limits, note.", *_ONE, *_WRITTEN),
-                "requestBody": _body("OwnerChangeRequest", OWNER_CHANGE_EXAMPLE),
+                "requestBody": request_body("OwnerChangeRequest", OWNER_CHANGE_EXAMPLE),
             },
             "delete": owner(
                 *("deleteOwner", "Forget an owner without keys.", *_ONE, "409"), answer="AdminOwnerDeleted"
@@ -105,7 +105,7 @@ def _key_paths(get: Get) -> dict[str, Any]:
             },
             "post": {
                 **key("createKey", "Make a key; its secret is shown once.", *_READ, *_WRITTEN),
-                "requestBody": _body("NewKeyRequest", KEY_EXAMPLE),
+                "requestBody": request_body("NewKeyRequest", KEY_EXAMPLE),
             },
         },
         "/admin/v1/keys/bulk": {
@@ -120,28 +120,28 @@ def _key_paths(get: Get) -> dict[str, Any]:
             "get": key("getAdminKey", "One key.", *_ONE),
             "post": {
                 **key("changeKey", "Change a key, enable or disable it.", *_ONE, *_WRITTEN, "409"),
-                "requestBody": _body("KeyChangeRequest", KEY_CHANGE_EXAMPLE),
+                "requestBody": request_body("KeyChangeRequest", KEY_CHANGE_EXAMPLE),
             },
         },
         "/admin/v1/keys/{key_id}/rotate": {
             **one,
             "post": {
                 **key("rotateKey", "A new secret, shown once.", *_ONE, *_WRITTEN, "409"),
-                "requestBody": _body("RotateRequest", ROTATE_EXAMPLE, is_required=False),
+                "requestBody": request_body("RotateRequest", ROTATE_EXAMPLE, is_required=False),
             },
         },
         "/admin/v1/keys/{key_id}/revoke": {
             **one,
             "post": {
                 **key("revokeKey", "End a key for ever.", *_ONE, *_WRITTEN, "409"),
-                "requestBody": _body("RevokeRequest", {}, is_required=False),
+                "requestBody": request_body("RevokeRequest", {}, is_required=False),
             },
         },
     }
 
 
 def _bulk_body() -> dict[str, Any]:
-    body = _body("BulkRequest", BULK_EXAMPLE)
+    body = request_body("BulkRequest", BULK_EXAMPLE)
     body["content"]["text/csv"] = {
         "schema": {"type": "string"},
         "example": "owner,name,days,limits\nphysics,laptop,90,calls_per_minute=60\n",
@@ -149,7 +149,8 @@ def _bulk_body() -> dict[str, Any]:
     return body
 
 
-def _body(request: str, example: dict[str, Any], *, is_required: bool = True) -> dict[str, Any]:
+def request_body(request: str, example: dict[str, Any], *, is_required: bool = True) -> dict[str, Any]:
+    """A JSON body of that record."""
     schema = {"$ref": f"#/components/schemas/{request}"}
     content = {"application/json": {"schema": schema, "example": example}}
     return {"required": is_required, "content": content}

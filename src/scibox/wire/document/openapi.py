@@ -18,6 +18,7 @@ from scibox.wire.waiting import QueueList
 
 from . import admin as openapi_admin
 from . import faces as openapi_faces
+from . import replicas as openapi_replicas
 from . import running as openapi_running
 from . import stored as openapi_stored
 from . import usage as openapi_usage
@@ -146,6 +147,7 @@ _TYPES = [
     *openapi_stored.TYPES,
     *openapi_usage.TYPES,
     *openapi_admin.TYPES,
+    *openapi_replicas.TYPES,
     *openapi_running.TYPES,
     Error,
     *openapi_faces.TYPES,
@@ -261,6 +263,7 @@ def _paths() -> dict[str, Any]:
         **openapi_stored.paths(_get, _errors),
         **openapi_usage.paths(_get, openapi_admin.TAG),
         **openapi_admin.paths(_get),
+        **openapi_replicas.paths(_get),
         **openapi_running.paths(_get),
         "/v1/key": {
             "get": _get("getKey", "Service", "KeyInfo", "Who am I: the key behind this secret."),

@@ -1,0 +1,144 @@
+"""What a streamed answer has said so far, in the engine's own words, kept so that another engine can go on.
+
+A stream that nothing interrupts pays for this with a list of the events that passed; they are read only at
+a break, or when there are many of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw, Struct
+
+MAX_TEXT_BYTES = 64 * 1024  # of one answer; a longer one cannot be gone on with
+RAW_BYTES = 16 * 1024  # events that wait to be read: 50 to 100 of them
+_PIECES = 8  # the last ones, whose borders are known
+
+Envelope = dict[str, Raw]
+_ENVELOPE = ("id", "created", "model", "system_fingerprint")
+_NOTHING = (b"", b"null", b"[]", b"{}", b'""')
+
+
+class _Delta(Struct):
+    content: str | None = None
+    reasoning_content: Raw = Raw()
+    reasoning: Raw = Raw()
+    refusal: Raw = Raw()
+    tool_calls: Raw = Raw()
+    function_call: Raw = Raw()
+
+
+class _Choice(Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Event(Struct):
+    choices: list[_Choice] = []
+    id: Raw = Raw()
+    created: Raw = Raw()
+    model: Raw = Raw()
+    system_fingerprint: Raw = Raw()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an answer of one choice has said: its text, in so many deltas; `pieces` are the last of them.
+
+    `has_ended`: its finish reason has been told, and only the usage is missing.
+    """
+
+    text: str
+    deltas: int
+    pieces: tuple[str, ...]
+    has_ended: bool
+    envelope: Envelope
+
+
+_events = msgspec.json.Decoder(_Event)
+
+
+class Memory:
+    """Of one answer. `max_text_bytes` 0 is for one that can only be asked for again, not continued."""
+
+    __slots__ = (
+        "_bytes",
+        "_deltas",
+        "_envelope",
+        "_has_ended",
+        "_is_lost",
+        "_max",
+        "_pieces",
+        "_raw",
+        "_text",
+    )
+
+    def __init__(self, max_text_bytes: int = MAX_TEXT_BYTES) -> None:
+        self._max = max_text_bytes
+        self._raw: list[bytes] = []
+        self._bytes = 0  # of events not read yet
+        self._text = ""
+        self._pieces: deque[str] = deque(maxlen=_PIECES)
+        self._deltas = 0
+        self._has_ended = False
+        self._is_lost = False
+        self._envelope: Envelope = {}
+
+    def add(self, data: bytes) -> None:
+        """An event's data, as the engine sent it."""
+        if self._is_lost:
+            return
+        self._raw.append(data)
+        self._bytes += len(data)
+        if self._bytes > RAW_BYTES:
+            self._read()
+
+    def said(self) -> Said | None:
+        """All of it; None where it is too long, or more than the text of one choice."""
+        self._read()
+        if self._is_lost:
+            return None
+        return Said(self._text, self._deltas, tuple(self._pieces), self._has_ended, self._envelope)
+
+    def _read(self) -> None:
+        raw, self._raw, self._bytes = self._raw, [], 0
+        texts: list[str] = []
+        try:
+            for data in raw:
+                self._note(_events.decode(data), texts)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._is_lost = True
+        self._text += "".join(texts)
+        if self._is_lost or len(self._text.encode("utf-8", "surrogatepass")) > self._max:
+            self._is_lost, self._text = True, ""
+
+    def _note(self, event: _Event, texts: list[str]) -> None:
+        if not self._envelope:
+            told = {name: getattr(event, name) for name in _ENVELOPE}
+            self._envelope = {name: Raw(bytes(raw)) for name, raw in told.items() if bytes(raw)}
+        for choice in event.choices:
+            text = choice.text or (choice.delta and choice.delta.content) or ""
+            self._is_lost |= choice.index != 0 or _says_more(choice.delta)
+            self._has_ended |= choice.finish_reason is not None
+            if text:
+                texts.append(text)
+                self._pieces.append(text)
+                self._deltas += 1
+
+
+def _says_more(delta: _Delta | None) -> bool:
+    """Whether there is more than text: reasoning, or calls, which no engine goes on with."""
+    return delta is not None and any(
+        bytes(more) not in _NOTHING
+        for more in (
+            delta.reasoning_content,
+            delta.reasoning,
+            delta.refusal,
+            delta.tool_calls,
+            delta.function_call,
+        )
+    )
