@@ -74,8 +74,9 @@ class FairQueue:
         Call it until it says None whenever a call has entered or ended, a subject was woken, or `next_wake`
         has come. Then either the call starts, or `put_back`; it may be asked for others in between.
         """
-        for spot in self._parking.wake_due(now):
-            self._free(spot)
+        if now >= self._parking.due_at:
+            for spot in self._parking.wake_due(now):
+                self._free(spot)
         free = self.slots - len(self._running)
         if free <= 0:
             return None

@@ -77,28 +77,32 @@ class Limiter(Protocol):
         """What the ledger says that a subject used today and this month; what is known already stays."""
 
 
+_CALLS, _TOKENS, _TEXTS = range(3)  # what windows count: the index in the units of a call
+_Units = tuple[int, int, int]
 _WINDOWS = (  # the field, the length in seconds, what it counts
-    ("calls_per_second", 1.0, "calls"),
-    ("calls_per_minute", 60.0, "calls"),
-    ("tokens_per_minute", 60.0, "tokens"),
-    ("texts_per_minute", 60.0, "texts"),
+    ("calls_per_second", 1.0, _CALLS),
+    ("calls_per_minute", 60.0, _CALLS),
+    ("tokens_per_minute", 60.0, _TOKENS),
+    ("texts_per_minute", 60.0, _TEXTS),
 )
 _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_per_month", "month"))
+
+
+MOST_FOUND = 4_096  # tuples of subjects whose counters are remembered
 
 
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("allowed", "calls", "former", "in_flight", "limits", "quotas", "texts", "tokens", "windows")
+    __slots__ = ("allowed", "former", "in_flight", "limits", "quotas", "rates", "tokens", "windows")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
         self.in_flight = 0
         self.allowed = math.inf  # in flight
-        self.calls: dict[str, Window] = {}  # each under its field
-        self.tokens: dict[str, Window] = {}
-        self.texts: dict[str, Window] = {}
-        self.windows: dict[str, Window] = {}  # all of them
+        self.windows: dict[str, Window] = {}  # each under its field
+        self.rates: tuple[tuple[Window, int], ...] = ()  # the same, and which of a call's units each counts
+        self.tokens: tuple[Window, ...] = ()  # those that count LLM tokens
         self.quotas: dict[str, Quota] = {}
         self.former: dict[str, Quota] = {}  # that went: a call that waited since then may bring them back
 
@@ -106,13 +110,16 @@ class _Held:
         """Take changed limits; what was used stays used."""
         self.limits = limits
         self.allowed = math.inf if limits.calls_in_flight is None else limits.calls_in_flight
-        for field, length_s, unit in _WINDOWS:
-            windows: dict[str, Window] = getattr(self, unit)
+        for field, length_s, _ in _WINDOWS:
             if (amount := getattr(limits, field)) is None:
-                windows.pop(field, None)
+                self.windows.pop(field, None)
             else:
-                windows.setdefault(field, Window(amount, length_s)).amount = amount
-        self.windows = self.calls | self.tokens | self.texts
+                self.windows.setdefault(field, Window(amount, length_s)).amount = amount
+        self.windows = {field: self.windows[field] for field, _, _ in _WINDOWS if field in self.windows}
+        self.rates = tuple(
+            (self.windows[field], unit) for field, _, unit in _WINDOWS if field in self.windows
+        )
+        self.tokens = tuple(window for window, unit in self.rates if unit == _TOKENS)
         for field, period in _QUOTAS:
             if (amount := getattr(limits, field)) is not None:
                 quota = self.quotas.setdefault(field, self.former.pop(field, Quota(amount, period)))
@@ -128,18 +135,17 @@ class _Held:
             and not any(quota.used for quota in (*self.quotas.values(), *self.former.values()))
         )
 
-    def has_room(self, tokens: int, texts: int, at: Moment) -> bool:
+    def has_room(self, units: _Units, at: Moment) -> bool:
         """Whether a call fits into every limit."""
         if self.in_flight >= self.allowed:
             return False
-        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
-            if windows and units:
-                for window in windows.values():
-                    if not window.has_room(units, at.clock):
-                        return False
+        clock = at.clock
+        for window, unit in self.rates:
+            if units[unit] and not window.has_room(units[unit], clock):
+                return False
         return not self.quotas or not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
 
-    def blocks(self, name: str, tokens: int, texts: int, at: Moment) -> Iterator[Verdict]:
+    def blocks(self, name: str, units: _Units, at: Moment) -> Iterator[Verdict]:
         """The limits that a call does not fit into."""
         for field, quota in self.quotas.items():
             if quota.is_used_up(at.unix):
@@ -149,25 +155,24 @@ class _Held:
         if self.in_flight >= self.allowed:
             wait_s = None if self.allowed else math.inf
             yield Verdict(False, name, "calls_in_flight", int(self.allowed), wait_s, not self.allowed)
-        for windows, units in ((self.calls, 1), (self.tokens, tokens), (self.texts, texts)):
-            for field, window in windows.items():
-                if units and (wait_s := window.wait_for(units, at.clock)):
-                    yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
+        for (field, _, unit), window in ((known, self.windows.get(known[0])) for known in _WINDOWS):
+            if window is not None and units[unit] and (wait_s := window.wait_for(units[unit], at.clock)):
+                yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
 
     def advance(self, at: Moment) -> None:
         """Forget what has passed of all windows."""
         for window in self.windows.values():
             window.advance(at.clock)
 
-    def take(self, tokens: int, texts: int, at: Moment) -> _Taken:
+    def take(self, units: _Units, at: Moment) -> _Taken:
         """Reserve for a call, in windows that were just looked at."""
         self.in_flight += 1
-        for window in self.calls.values():
-            window.reserve(1)
-        if texts:
-            for window in self.texts.values():
-                window.reserve(texts)
-        windows = [(window, window.reserve(tokens)) for window in self.tokens.values()]
+        for window, unit in self.rates:
+            if units[unit]:
+                window.reserve(units[unit])
+        tokens = units[_TOKENS]
+        # As `reserve` has clamped them: the limit may be another one when the call ends.
+        windows = [(window, window.clamp(tokens)) for window in self.tokens]
         if not self.quotas:
             return self, windows, ()
         return self, windows, [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
@@ -192,17 +197,20 @@ class Windows:
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
         self._running: dict[str, tuple[float, int, list[_Taken]]] = {}  # when, and how many tokens
+        # Found last for a tuple of subjects, by its id; the tuple is kept, so the id stays its own.
+        self._found: dict[int, tuple[Sequence[Subject], Sequence[_Held]]] = {}
         self._sweep_at = self.SWEEP_AT
         self._clock = 0.0
 
     def take(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
         """Reserve from every subject of the wish, or from none."""
         at = self._onward(at)
-        tokens, texts = wish.prompt_tokens + wish.completion_tokens, wish.texts
-        held = [self._find(subject, at) for subject in wish.subjects]
+        tokens = wish.prompt_tokens + wish.completion_tokens
+        units = 1, tokens, wish.texts
+        held = self._all(wish.subjects, at)
         for of in held:
-            if not of.has_room(tokens, texts, at):
-                done(self._blocked(wish, tokens, at))
+            if not of.has_room(units, at):
+                done(self._blocked(wish, units, at))
                 return
         self._reserve(wish, held, at)
         done(TAKEN)
@@ -210,7 +218,7 @@ class Windows:
     def count(self, wish: Wish, at: Moment) -> None:
         """Reserve for a call that another place has admitted, whether or not there is room."""
         at = self._onward(at)
-        held = [self._find(subject, at) for subject in wish.subjects]
+        held = self._all(wish.subjects, at)
         for of in held:
             of.advance(at)
         self._reserve(wish, held, at)
@@ -236,8 +244,8 @@ class Windows:
         """What is left, at once."""
         at = self._onward(at)
         left: list[Allowance] = []
-        for subject in subjects:
-            self._add_left(subject, at, left)
+        for of, subject in zip(self._all(subjects, at), subjects, strict=True):
+            self._add_left(of, subject.name, at, left)
         done(left)
 
     def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
@@ -262,9 +270,10 @@ class Windows:
             for field, quota in of.quotas.items():
                 yield name, field, quota.used_at(at.unix)
 
-    def _reserve(self, wish: Wish, held: list[_Held], at: Moment) -> None:
-        tokens, texts = wish.prompt_tokens + wish.completion_tokens, wish.texts
-        taken = [of.take(tokens, texts, at) for of in held]
+    def _reserve(self, wish: Wish, held: Sequence[_Held], at: Moment) -> None:
+        tokens = wish.prompt_tokens + wish.completion_tokens
+        units = 1, tokens, wish.texts
+        taken = [of.take(units, at) for of in held]
         self._running[wish.call_id] = (at.clock, tokens, taken)
 
     def _onward(self, at: Moment) -> Moment:
@@ -273,8 +282,8 @@ class Windows:
         self._clock = at.clock
         return at
 
-    def _add_left(self, subject: Subject, at: Moment, left: list[Allowance]) -> None:
-        name, of, clock = subject.name, self._find(subject, at), at.clock
+    def _add_left(self, of: _Held, name: str, at: Moment, left: list[Allowance]) -> None:
+        clock = at.clock
         for field, window in of.windows.items():
             left.append(Allowance(name, field, window.amount, *window.left(clock)))
         if (allowed := of.limits.calls_in_flight) is not None:
@@ -284,13 +293,30 @@ class Windows:
                 Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
             )
 
-    def _blocked(self, wish: Wish, tokens: int, at: Moment) -> Verdict:
+    def _blocked(self, wish: Wish, units: _Units, at: Moment) -> Verdict:
         blocks = (
             verdict
             for subject in wish.subjects
-            for verdict in self._find(subject, at).blocks(subject.name, tokens, wish.texts, at)
+            for verdict in self._find(subject, at).blocks(subject.name, units, at)
         )
         return max(blocks, key=_gravity)
+
+    def _all(self, subjects: Sequence[Subject], at: Moment) -> Sequence[_Held]:
+        """What these have used; they come as the same tuple again and again."""
+        kept = self._found.get(id(subjects))
+        if kept is not None and kept[0] is subjects:
+            for of, subject in zip(kept[1], subjects, strict=True):
+                if of.limits is not subject.limits:
+                    self._find(subject, at)
+            return kept[1]
+        for subject in subjects:  # twice: what is there already is not forgotten as idle for what comes
+            self._find(subject, at)
+        held = [self._find(subject, at) for subject in subjects]
+        if isinstance(subjects, tuple):
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
+            self._found[id(subjects)] = subjects, held
+        return held
 
     def _find(self, subject: Subject, at: Moment) -> _Held:
         of = self._held.get(subject.name)
@@ -304,6 +330,7 @@ class Windows:
 
     def _forget_idle(self, at: Moment) -> None:
         self._held = {name: of for name, of in self._held.items() if not of.is_idle(at)}
+        self._found.clear()
         self._sweep_at = max(self.SWEEP_AT, 2 * len(self._held))
 
 

@@ -228,9 +228,10 @@ class Turns:
         top = self._top()
         turns = (reached - top.counter) / self._typical_charge if top and self._typical_charge else 0.0
         whole = min(max(0, int(turns)), len(self._at_least) - 1)
-        before: float = sum(self._at_least[1 : whole + 1]) - min(flow.waiting, whole)
-        if whole + 1 < len(self._at_least):
-            before += max(0.0, turns - whole) * (self._at_least[whole + 1] - (flow.waiting > whole))
+        at_least = self._at_least
+        before: float = sum(at_least[1 : whole + 1]) - (flow.waiting if flow.waiting < whole else whole)
+        if whole + 1 < len(at_least) and turns > whole:
+            before += (turns - whole) * (at_least[whole + 1] - (flow.waiting > whole))
         return before
 
     def _typical_cost(self, flow: Flow) -> float:

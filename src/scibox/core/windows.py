@@ -47,7 +47,13 @@ class Window:
     def reserve(self, units: int) -> int:
         """Take `units` (clamped), which have room as was just asked; how many were taken."""
         units = min(units, self.amount)
-        self._add(self._latest, units)
+        cell, cells = self._latest, self._cells
+        if cell in cells:
+            cells[cell] += units
+        else:
+            cells[cell] = units
+            self._order.append(cell)
+        self.used += units
         return units
 
     def wait_for(self, units: int, now: float) -> float:
@@ -77,11 +83,15 @@ class Window:
         The rest is given back where it was taken. More than that is charged now, when it becomes known; the
         window may then hold more than its amount, and the next call waits until that has passed.
         """
-        cell = self.advance(now)
+        cell = int(now / self._cell_s)
+        if cell > self._latest:
+            self.advance(now)
+        cell = self._latest
         if used > reserved:
             self._add(cell, used - reserved)
             return
-        taken_in = min(int(taken_at / self._cell_s), cell)
+        taken_in = int(taken_at / self._cell_s)
+        taken_in = min(taken_in, cell)
         if taken_in in self._cells:  # else it has passed, and nothing of it counts any more
             self._cells[taken_in] -= reserved - used
             self.used -= reserved - used

@@ -13,14 +13,13 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.limits import Limiter, Moment, Verdict
 from scibox.core.returning import SURE
 
 from . import refusals
+from .deadlines import Deadlines
 from .visits import ModelQueue, Visit
 
 LOOK_S = 1.0
@@ -55,6 +54,7 @@ class LocalDesk:
         self._luck = luck
         self._models: dict[str, ModelQueue] = {}
         self._calls: dict[str, Visit] = {}
+        self._deadlines = Deadlines(clock, self._on_due)
         self._verdicts: dict[str, tuple[Verdict, float]] = {}  # what blocks, by subject, and until when
         self._parked: dict[str, set[str]] = {}  # models with calls that a subject's limits block
 
@@ -158,6 +158,8 @@ class LocalDesk:
         """Start every call that may start now. Limits may be asked elsewhere and answer later."""
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
+        if queue.running >= queue.slots:
+            return  # the end of a call will ask again
         model.is_dispatching = True
         while queue.running < queue.slots and (picked := queue.pick(self._clock())) is not None:
             call = self._calls[picked.wish.call_id]
@@ -200,7 +202,7 @@ class LocalDesk:
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
-            if call.turn is not None and call.patience is None:  # it has not waited yet
+            if call.turn is not None and call.impatient_at is None:  # it has not waited yet
                 self._begin_to_wait(call, now)
             elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
@@ -270,10 +272,8 @@ class LocalDesk:
         elif call.expected_s > bearable_s and not call.is_back and is_known:
             self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
-            loop = asyncio.get_running_loop()
-            call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
-            if call.on_place is not None:
-                call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
+            call.impatient_at = now + wish.patience_s
+            self._set_due(call, now, FIRST_PLACE_S)
 
     def _verdict(self, wish: Wish, now: float) -> Verdict | None:
         """The limit that holds calls like this one back now."""
@@ -282,6 +282,27 @@ class LocalDesk:
             if until >= now:
                 return verdict
         return None
+
+    def _set_due(self, call: Visit, now: float, tell_s: float) -> None:
+        """Come back to it when it is to be told its place, or its patience ends."""
+        assert call.impatient_at is not None
+        delay_s = max(0.0, call.impatient_at - now)
+        if call.on_place is not None and tell_s < delay_s:
+            delay_s = tell_s
+        call.due_in = self._deadlines.add(call, now, delay_s)
+
+    def _on_due(self, call: Visit) -> None:
+        if call.grant is not None or call.refusal is not None or call.wish.call_id not in self._calls:
+            return
+        now = self._clock()
+        assert call.impatient_at is not None
+        if now >= call.impatient_at:
+            self._on_impatient(call)
+            return
+        self._set_due(call, now, max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S))
+        if call.on_place is not None and call.deployment is None:
+            at = Moment(now, self._now())
+            self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
 
     def _on_impatient(self, call: Visit) -> None:
         if call.deployment is not None:
@@ -307,7 +328,7 @@ class LocalDesk:
         pace_s = eta_s / max(1, model.queue.waiting_of(owner))
         return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
 
-    def _place(self, call: Visit, now: float) -> Place:
+    def _place(self, call: Visit, now: float, left: tuple[Allowance, ...] = ()) -> Place:
         """Where it stands; 0 when it has started."""
         if call.deployment is None:
             position, eta_s = call.model.where(call.wish.call_id, now)
@@ -317,7 +338,7 @@ class LocalDesk:
             position, eta_s, waited_s, ran_s = 0, 0.0, started_at - call.entered_at, now - started_at
         wish = call.wish
         return Place(
-            wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s
+            wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s, left
         )
 
     def _look_around(self, model: ModelQueue) -> None:
@@ -328,15 +349,7 @@ class LocalDesk:
         loop = asyncio.get_running_loop()
         model.looking = loop.call_later(delay_s, self._look_around, model) if waiting else None
 
-    def _tell_first(self, call: Visit) -> None:
-        at = Moment(self._clock(), self._now())
-        self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
-
-    def _tell(self, call: Visit, left: Sequence[Allowance] = ()) -> None:
-        """Say where a call stands, and do so again later."""
-        if call.on_place is None or call.deployment is not None or call.wish.call_id not in self._calls:
-            return
-        place = self._place(call, self._clock())
-        call.on_place(msgspec.structs.replace(place, allowances=tuple(left)))
-        delay_s = max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S)
-        call.telling = asyncio.get_running_loop().call_later(delay_s, self._tell, call)
+    def _tell(self, call: Visit, left: Sequence[Allowance]) -> None:
+        """Say where a call stands, if it still waits when its limits have been asked."""
+        if call.on_place is not None and call.deployment is None and call.wish.call_id in self._calls:
+            call.on_place(self._place(call, self._clock(), tuple(left)))

@@ -21,7 +21,8 @@ MAGIC = b"\xf5SBJ"
 _HEAD = struct.Struct("<4sBII")
 _SUMMED = struct.Struct("<BI")
 MOST_PAYLOAD_BYTES = 2**16
-_KINDS: dict[int, type[Opened] | type[Entry]] = {ord("O"): Opened, ord("E"): Entry}
+_OPENED, _ENTRY = b"OE"
+_KINDS: dict[int, type[Opened] | type[Entry]] = {_OPENED: Opened, _ENTRY: Entry}
 _DECODERS = {kind: msgspec.json.Decoder(record) for kind, record in _KINDS.items()}
 _ENCODER = msgspec.json.Encoder()
 
@@ -37,7 +38,7 @@ class Stretch:
 
 def frame(record: Record) -> bytes:
     """A record as bytes, to be written in one piece."""
-    kind = ord("O") if isinstance(record, Opened) else ord("E")
+    kind = _OPENED if isinstance(record, Opened) else _ENTRY
     payload = _ENCODER.encode(record)
     size = len(payload)
     return _HEAD.pack(MAGIC, kind, size, crc32(payload, crc32(_SUMMED.pack(kind, size)))) + payload
