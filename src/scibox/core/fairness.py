@@ -178,7 +178,7 @@ class FairQueue:
         """How long limits will hold a call back that has just come."""
         turns, flow, line, longest_s = call.flow.turns, call.flow, call.line, 0.0
         spots: tuple[tuple[Spot, int], ...] = (
-            (line, len(line.calls)),
+            (line, line.waiting),
             (flow, flow.waiting),
             (turns, turns.waiting),
         )

@@ -55,37 +55,44 @@ class Turns:
             flow = self._begin(wish.owner)
         line = flow.lines.get(wish.key_id)
         if line is None:
-            line = flow.lines[wish.key_id] = Line(wish.key_id, flow)
+            line = flow.spare
+            if line is None or line.key_id != wish.key_id:
+                line = Line(wish.key_id, flow)
+            flow.lines[wish.key_id] = line
         flow.come(now)
         flow.weight = wish.weight
         call = Waiting(wish, line, now)
-        line.calls[wish.call_id] = call
-        self._count(flow)
-        if not line.blocked_by and wish.key_id not in flow.ready:
-            flow.ready[wish.key_id] = line
-            self.refresh(flow)
+        line.calls.append(call)
+        self._count(flow, line)
+        if not line.is_ready and line.blocked_by is None:
+            line.is_ready = True
+            flow.ready.append(line)
+            if not flow.entry:
+                self.refresh(flow)
         return call
 
     def remove(self, call: Waiting) -> None:
         """A waiting call has left."""
         line, flow = call.line, call.flow
         flow.come_since -= call.entered_at > flow.walked.at
-        del line.calls[call.wish.call_id]
+        line.drop(call)
         self._at_least[flow.waiting] -= 1
         flow.waiting -= 1
         self.waiting -= 1
-        if not line.calls:
-            flow.ready.pop(line.key_id, None)
-            if not line.blocked_by:
+        if not line.waiting:
+            if line.is_ready:
+                line.is_ready = False
+                flow.ready.remove(line)
+            if line.blocked_by is None:
                 del flow.lines[line.key_id]
-            self.refresh(flow)
+                flow.spare = line
+            if not flow.ready:
+                self.refresh(flow)
 
     def first(self) -> Waiting | None:
         """The call whose turn it is; None: none may start."""
         flow = None if self.blocked_by or not self._in_heap else self._top()
-        if flow is None:
-            return None
-        return next(iter(next(iter(flow.ready.values())).calls.values()))
+        return None if flow is None else flow.ready[0].calls[0]
 
     def start(self, call: Waiting, now: float) -> None:
         """The first call takes its turn: charge its input, and the output that is to be expected.
@@ -106,7 +113,9 @@ class Turns:
         flow.counter += charge
         self._advance(call, OUTPUT_WEIGHT * call.covered)
         self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self.turn > 20 else 0.5)
-        flow.ready.move_to_end(line.key_id)
+        if len(flow.ready) > 1:
+            flow.ready.remove(line)
+            flow.ready.append(line)
         self.remove(call)
 
     def put_back(self, call: Waiting) -> None:
@@ -119,13 +128,11 @@ class Turns:
         self.add(flow, -call.charged)
         self._advance(call, 0.0)
         call.charged = 0.0
-        line.calls[call.wish.call_id] = call
-        line.calls.move_to_end(call.wish.call_id, last=False)
-        self._count(flow)
-        if not line.blocked_by:
-            flow.ready[line.key_id] = line
-            flow.ready.move_to_end(line.key_id, last=False)
-            self.refresh(flow)
+        call.has_left = False
+        line.calls.appendleft(call)
+        self._count(flow, line)
+        if line.blocked_by is None:
+            self._make_first(line)
 
     def charge(self, call: Waiting, completion_tokens: int) -> None:
         """So many more have been generated for a running call; what was expected is charged already."""
@@ -192,17 +199,26 @@ class Turns:
     def free(self, line: Line) -> None:
         """A key's calls are blocked no longer: its turn is at once, since it was when they were blocked."""
         flow = line.flow
-        if line.calls:
-            flow.ready[line.key_id] = line
-            flow.ready.move_to_end(line.key_id, last=False)
-            self.refresh(flow)
+        if line.waiting:
+            self._make_first(line)
         elif flow.lines.get(line.key_id) is line:
             del flow.lines[line.key_id]
 
     def block(self, line: Line) -> None:
         """A key's calls are blocked from now on."""
-        line.flow.ready.pop(line.key_id, None)
+        if line.is_ready:
+            line.is_ready = False
+            line.flow.ready.remove(line)
         self.refresh(line.flow)
+
+    def _make_first(self, line: Line) -> None:
+        """Its owner's next turn is this key's."""
+        flow = line.flow
+        if line.is_ready:
+            flow.ready.remove(line)
+        line.is_ready = True
+        flow.ready.insert(0, line)
+        self.refresh(flow)
 
     def ahead_of(self, call: Waiting) -> float:
         """How many calls will probably go before one that has just come, if all of an owner's cost the same.
@@ -211,7 +227,7 @@ class Turns:
         """
         flow, line = call.flow, call.line
         lines = len(flow.lines)
-        own = min(flow.waiting - 1, (len(line.calls) - 1) * lines + lines - 1)
+        own = min(flow.waiting - 1, (line.waiting - 1) * lines + lines - 1)
         reached = flow.counter + own * self.cost(call) / flow.weight
         if self._in_heap > FEW_OWNERS:
             return own + self._others_before(reached, flow)
@@ -262,8 +278,9 @@ class Turns:
         flow.entry = self._entry
         return flow.counter, flow.last_turn, flow.entry, flow
 
-    def _count(self, flow: Flow) -> None:
+    def _count(self, flow: Flow, line: Line) -> None:
         """One more of its calls waits."""
+        line.waiting += 1
         flow.waiting += 1
         self.waiting += 1
         if flow.waiting == len(self._at_least):
