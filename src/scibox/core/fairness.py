@@ -83,10 +83,12 @@ class FairQueue:
         call = self._next(free)
         if call is None:
             return None
-        del self._waiting[call.wish.call_id]
-        self._running[call.wish.call_id] = call
+        call_id = call.wish.call_id
+        del self._waiting[call_id]
+        self._running[call_id] = call
         call.flow.turns.start(call, now)
-        self._earn(call)
+        if self._batch.waiting or self._earned:
+            self._earn(call)
         return call
 
     def put_back(self, call_id: str, verdict: Verdict, now: float) -> None:
@@ -189,7 +191,7 @@ class FairQueue:
         return longest_s
 
     def _next(self, free: int) -> Waiting | None:
-        batch = self._batch.first()
+        batch = self._batch.first() if self._batch.waiting else None
         if batch is None:
             self._earned = 0.0
         elif self._earned and self._earned >= batch.flow.turns.cost(batch):

@@ -227,16 +227,21 @@ class Turns:
         """
         flow, line = call.flow, call.line
         lines = len(flow.lines)
-        own = min(flow.waiting - 1, (line.waiting - 1) * lines + lines - 1)
-        reached = flow.counter + own * self.cost(call) / flow.weight
+        own = min(flow.waiting - 1, line.waiting * lines - 1)
+        reached = flow.counter + (own * self.cost(call) / flow.weight if own else 0.0)
         if self._in_heap > FEW_OWNERS:
             return own + self._others_before(reached, flow)
         ahead = own
         for _, _, entry, other in self._heap:
-            if entry == other.entry and other is not flow:
-                turns = (reached - other.counter) / (self._typical_cost(other) / other.weight)
-                is_first = turns == 0.0 and other.last_turn < flow.last_turn
-                ahead += min(other.waiting, math.ceil(turns) + is_first) if turns >= 0 else 0
+            if entry != other.entry or other is flow or reached < other.counter:
+                continue
+            if reached == other.counter:
+                ahead += other.last_turn < flow.last_turn
+            elif other.waiting == 1:
+                ahead += 1
+            else:
+                turns = (reached - other.counter) * other.weight / self._typical_cost(other)
+                ahead += min(other.waiting, math.ceil(turns))
         return ahead
 
     def _others_before(self, reached: float, flow: Flow) -> float:

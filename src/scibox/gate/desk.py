@@ -66,7 +66,7 @@ class LocalDesk:
         try:
             call.is_back = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
-            self._dispatch(model)
+            self._dispatch(model, now)
             is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
             if call.grant is None and call.refusal is None and not is_asked:
                 self._begin_to_wait(call, now)
@@ -109,15 +109,16 @@ class LocalDesk:
         self._give_back(call, tokens, now)
         model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
-        self._dispatch(model)
+        self._dispatch(model, now)
         if self._verdicts or self._parked:
             for subject in call.wish.subjects:
                 self._wake(subject.name)
 
     def look(self) -> None:
         """The slots of models may have changed: start what may start now."""
+        now = self._clock()
         for model in list(self._models.values()):
-            self._dispatch(model)
+            self._dispatch(model, now)
 
     def load(self, name: str) -> Load:
         """How busy a model is."""
@@ -154,20 +155,21 @@ class LocalDesk:
             model = self._models[name] = ModelQueue(name)
         return model
 
-    def _dispatch(self, model: ModelQueue) -> None:
+    def _dispatch(self, model: ModelQueue, now: float) -> None:
         """Start every call that may start now. Limits may be asked elsewhere and answer later."""
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
         if queue.running >= queue.slots:
             return  # the end of a call will ask again
         model.is_dispatching = True
-        while queue.running < queue.slots and (picked := queue.pick(self._clock())) is not None:
+        while queue.running < queue.slots and (picked := queue.pick(now)) is not None:
             call = self._calls[picked.wish.call_id]
             call.deployment = model.take_slot(slots)
-            at = Moment(self._clock(), self._now())
+            at = Moment(now, self._now())
             self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
+            now = self._clock()  # who is put back for no time at all must not be asked in the same moment
         model.is_dispatching = False
-        if queue.running < queue.slots and len(queue):  # else the end of a call will ask again
+        if len(queue) and queue.running < queue.slots:  # else the end of a call will ask again
             self._set_timer(model)
 
     def _set_timer(self, model: ModelQueue) -> None:
@@ -183,11 +185,12 @@ class LocalDesk:
 
     def _on_timer(self, model: ModelQueue) -> None:
         model.timer = None
-        self._dispatch(model)
+        self._dispatch(model, self._clock())
 
     def _on_verdict(self, call: Visit, verdict: Verdict) -> None:
         """What the limits say of a call that holds a slot already."""
-        now, wish = self._clock(), call.wish
+        wish = call.wish
+        now = self._clock()
         if wish.call_id not in self._calls:  # it left meanwhile, and has given its slot back
             if verdict.taken:
                 self.limiter.settle(wish.call_id, 0, Moment(now, self._now()))
@@ -207,7 +210,7 @@ class LocalDesk:
             elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
         if not call.model.is_dispatching:
-            self._dispatch(call.model)
+            self._dispatch(call.model, now)
 
     def _start(self, call: Visit, now: float) -> None:
         call.started_at = now
@@ -245,7 +248,7 @@ class LocalDesk:
         for name in self._parked.pop(subject, ()):
             model = self._models[name]
             if model.queue.wake(subject):
-                self._dispatch(model)
+                self._dispatch(model, self._clock())
 
     def _begin_to_wait(self, call: Visit, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
