@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scibox.core.admission import Allowance, Subject, Wish
-from scibox.core.limits import TAKEN, Moment, Verdict, Windows
+from scibox.core.limits import Moment, Verdict, Windows
 from scibox.core.types import Limits
 
 NOON = 1_795_608_000.0  # 2026-11-25T12:00Z, less twelve hours of nothing
@@ -50,8 +50,10 @@ TEAM = Subject("owner:team", Limits(calls_in_flight=2, tokens_per_day=1_000))
 
 def test_a_call_takes_from_every_subject_or_from_none() -> None:
     limiter = Windows()
-    assert take(limiter, wish("1", KEY, TEAM)) == TAKEN
-    assert take(limiter, wish("2", KEY, TEAM)) == TAKEN
+    for number in ("1", "2"):
+        verdict = take(limiter, wish(number, KEY, TEAM))
+        assert verdict.taken
+        assert verdict.left == [*left(limiter, KEY).values(), *left(limiter, TEAM).values()]
     before = left(limiter, KEY), left(limiter, TEAM)
 
     verdict = take(limiter, wish("3", KEY, TEAM))

@@ -30,7 +30,8 @@ def test_what_is_written_is_read_with_reserved_space_behind_it(written: list[Rec
 @pytest.mark.parametrize("rest", [b"", bytes(4096)])
 def test_a_write_torn_at_any_byte_is_cut_and_counts_as_nothing(rest: bytes) -> None:
     before, torn = frames.frame(opened(1)), frames.frame(entry(1))
-    for length in range(len(torn)):
+    told = torn.rstrip(b"\0") if rest else torn  # zeros at its end stand in the reserved space already
+    for length in range(len(told)):
         stretch = frames.read(before + torn[:length] + rest)
 
         assert [record for _, record in stretch.records] == [opened(1)]
@@ -66,15 +67,35 @@ def test_any_bytes_before_are_skipped(junk: bytes, written: list[Record]) -> Non
 
 
 def test_a_record_of_an_unknown_kind_is_counted_as_lost_and_passed_over() -> None:
-    data = bytearray(frames.frame(entry(1)))
-    stranger = bytes(data).replace(
-        b'"kind":"chat"', b'"kind":"song"'
-    )  # whole in form, after its sum is mended
-    payload = stranger[13:]
-    stranger = (
-        frames._HEAD.pack(frames.MAGIC, ord("E"), len(payload), frames._sum(ord("E"), payload)) + payload
-    )
-    stretch = frames.read(stranger + bytes(data))
+    data = frames.frame(entry(1))
+    payload = data[13:].replace(b"chat", b"song", 1)  # whole in form, after its sum is mended
+    kind = data[len(frames.MAGIC)]
+    stranger = frames._HEAD.pack(frames.MAGIC, kind, len(payload), frames._sum(kind, payload)) + payload
+    stretch = frames.read(stranger + data)
 
+    assert payload != data[13:]
     assert [record for _, record in stretch.records] == [entry(1)]
     assert stretch.lost_bytes == len(stranger)
+
+
+FORMER = (  # as SciBox wrote it until November 2026
+    b"\xf5SBJO\xb0\x00\x00\x00G\x00\xcb\x84"
+    b'{"request_id":"req_00000001","opened_at":1793491217.25,"key_id":"key_1","owner":"team-1","model":"m1",'
+    b'"kind":"chat","endpoint":"/chat/completions","prompt_tokens":90,"texts":0}'
+    b"\xf5SBJE\x7f\x01\x00\x00v`dB"
+    b'{"request_id":"req_00000001","opened_at":1793491217.25,"key_id":"key_1","owner":"team-1","model":"m1",'
+    b'"kind":"chat","endpoint":"/chat/completions","usage":{"prompt_tokens":101,"completion_tokens":20,'
+    b'"cached_tokens":10,"reasoning_tokens":5},"delivered_tokens":20,"deployment":0,"replica":"http://gpu1:8000"'
+    b',"attempts":1,"queued_s":0.25,"first_chunk_s":0.5,"total_s":2.0,"price":0.125}'
+)
+
+
+def test_a_journal_of_a_former_version_is_read_before_and_behind_new_records() -> None:
+    new = frames.frame(opened(2)) + frames.frame(entry(2))
+
+    assert records(new + FORMER + new) == [
+        *(opened(2), entry(2)),
+        *(opened(1), entry(1)),
+        *(opened(2), entry(2)),
+    ]
+    assert records(FORMER[:-40] + b"x" + FORMER[-39:]) == [opened(1)]

@@ -40,6 +40,7 @@ class Verdict(NamedTuple):
     amount: int = 0
     wait_s: float | None = 0.0
     is_final: bool = False
+    left: Sequence[Allowance] | None = None  # of what was taken, where that is known in the same moment
 
 
 TAKEN = Verdict(True)
@@ -77,8 +78,7 @@ class Limiter(Protocol):
         """What the ledger says that a subject used today and this month; what is known already stays."""
 
 
-_CALLS, _TOKENS, _TEXTS = range(3)  # what windows count: the index in the units of a call
-_Units = tuple[int, int, int]
+_CALLS, _TOKENS, _TEXTS = range(3)  # what a window counts: an index of what a call takes
 _WINDOWS = (  # the field, the length in seconds, what it counts
     ("calls_per_second", 1.0, _CALLS),
     ("calls_per_minute", 60.0, _CALLS),
@@ -88,21 +88,19 @@ _WINDOWS = (  # the field, the length in seconds, what it counts
 _QUOTAS: tuple[tuple[str, Period], ...] = (("tokens_per_day", "day"), ("tokens_per_month", "month"))
 
 
-MOST_FOUND = 4_096  # tuples of subjects whose counters are remembered
-
-
 class _Held:
     """What one subject has used."""
 
-    __slots__ = ("allowed", "former", "in_flight", "limits", "quotas", "rates", "tokens", "windows")
+    __slots__ = ("allowed", "former", "in_flight", "limits", "name", "quotas", "rates", "tokens", "windows")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.limits = NO_LIMITS
         self.in_flight = 0
         self.allowed = math.inf  # in flight
         self.windows: dict[str, Window] = {}  # each under its field
-        self.rates: tuple[tuple[Window, int], ...] = ()  # the same, and which of a call's units each counts
-        self.tokens: tuple[Window, ...] = ()  # those that count LLM tokens
+        self.rates: tuple[tuple[Window, int, str], ...] = ()  # the same, with what they count
+        self.tokens: Window | None = None  # the one that counts LLM tokens
         self.quotas: dict[str, Quota] = {}
         self.former: dict[str, Quota] = {}  # that went: a call that waited since then may bring them back
 
@@ -110,16 +108,14 @@ class _Held:
         """Take changed limits; what was used stays used."""
         self.limits = limits
         self.allowed = math.inf if limits.calls_in_flight is None else limits.calls_in_flight
-        for field, length_s, _ in _WINDOWS:
-            if (amount := getattr(limits, field)) is None:
-                self.windows.pop(field, None)
-            else:
-                self.windows.setdefault(field, Window(amount, length_s)).amount = amount
-        self.windows = {field: self.windows[field] for field, _, _ in _WINDOWS if field in self.windows}
-        self.rates = tuple(
-            (self.windows[field], unit) for field, _, unit in _WINDOWS if field in self.windows
-        )
-        self.tokens = tuple(window for window, unit in self.rates if unit == _TOKENS)
+        former, self.windows, rates = self.windows, {}, []
+        for field, length_s, unit in _WINDOWS:
+            if (amount := getattr(limits, field)) is not None:
+                window = self.windows[field] = former.get(field) or Window(amount, length_s)
+                window.amount = amount
+                rates.append((window, unit, field))
+        self.rates = tuple(rates)
+        self.tokens = self.windows.get("tokens_per_minute")
         for field, period in _QUOTAS:
             if (amount := getattr(limits, field)) is not None:
                 quota = self.quotas.setdefault(field, self.former.pop(field, Quota(amount, period)))
@@ -135,18 +131,9 @@ class _Held:
             and not any(quota.used for quota in (*self.quotas.values(), *self.former.values()))
         )
 
-    def has_room(self, units: _Units, at: Moment) -> bool:
-        """Whether a call fits into every limit."""
-        if self.in_flight >= self.allowed:
-            return False
-        clock = at.clock
-        for window, unit in self.rates:
-            if units[unit] and not window.has_room(units[unit], clock):
-                return False
-        return not self.quotas or not any(quota.is_reserved(at.unix) for quota in self.quotas.values())
-
-    def blocks(self, name: str, units: _Units, at: Moment) -> Iterator[Verdict]:
+    def blocks(self, units: Units, at: Moment) -> Iterator[Verdict]:
         """The limits that a call does not fit into."""
+        name = self.name
         for field, quota in self.quotas.items():
             if quota.is_used_up(at.unix):
                 yield Verdict(False, name, field, quota.amount, quota.reset_s(at.unix), is_final=True)
@@ -155,31 +142,49 @@ class _Held:
         if self.in_flight >= self.allowed:
             wait_s = None if self.allowed else math.inf
             yield Verdict(False, name, "calls_in_flight", int(self.allowed), wait_s, not self.allowed)
-        for (field, _, unit), window in ((known, self.windows.get(known[0])) for known in _WINDOWS):
-            if window is not None and units[unit] and (wait_s := window.wait_for(units[unit], at.clock)):
+        for window, unit, field in self.rates:
+            if units[unit] and (wait_s := window.wait_for(units[unit], at.clock)):
                 yield Verdict(False, name, field, window.amount, wait_s, math.isinf(wait_s))
 
-    def advance(self, at: Moment) -> None:
-        """Forget what has passed of all windows."""
-        for window in self.windows.values():
-            window.advance(at.clock)
-
-    def take(self, units: _Units, at: Moment) -> _Taken:
-        """Reserve for a call, in windows that were just looked at."""
+    def take(self, units: Units, at: Moment, left: list[Allowance]) -> _Taken:
+        """Reserve for a call, and say in the same pass what is left."""
         self.in_flight += 1
-        for window, unit in self.rates:
-            if units[unit]:
-                window.reserve(units[unit])
-        tokens = units[_TOKENS]
-        # As `reserve` has clamped them: the limit may be another one when the call ends.
-        windows = [(window, window.clamp(tokens)) for window in self.tokens]
+        clock, name, taken = at.clock, self.name, 0
+        for window, unit, field in self.rates:
+            amount, wanted = window.amount, units[unit]
+            if wanted:
+                reserved = window.reserve(wanted, clock)
+                if unit == _TOKENS:
+                    taken = reserved
+            left.append(Allowance(name, field, amount, *window.left(clock)))
+        if self.allowed is not math.inf:
+            self._add_flights(left)
         if not self.quotas:
-            return self, windows, ()
-        return self, windows, [(quota, quota.take(tokens, at.unix)) for quota in self.quotas.values()]
+            return self, self.tokens, taken, ()
+        quotas = [(quota, quota.take(units[_TOKENS], at.unix)) for quota in self.quotas.values()]
+        self._add_quotas(at.unix, left)
+        return self, self.tokens, taken, quotas
+
+    def add_left(self, at: Moment, left: list[Allowance]) -> None:
+        """Say what is left of each limit."""
+        for window, _, field in self.rates:
+            left.append(Allowance(self.name, field, window.amount, *window.left(at.clock)))
+        if self.allowed is not math.inf:
+            self._add_flights(left)
+        self._add_quotas(at.unix, left)
+
+    def _add_flights(self, left: list[Allowance]) -> None:
+        allowed = int(self.allowed)
+        left.append(Allowance(self.name, "calls_in_flight", allowed, max(0, allowed - self.in_flight), 0.0))
+
+    def _add_quotas(self, unix: float, left: list[Allowance]) -> None:
+        for field, quota in self.quotas.items():
+            left.append(Allowance(self.name, field, quota.amount, quota.remaining(unix), quota.reset_s(unix)))
 
 
-# What a call has taken of a subject: of windows the units, of quotas the period they are of.
-_Taken = tuple[_Held, Sequence[tuple[Window, int]], Sequence[tuple[Quota, float]]]
+Units = tuple[int, int, int]  # what a call takes: itself, LLM tokens, texts
+# What a call has taken of a subject: of the window of LLM tokens how many, of quotas the period they are of.
+_Taken = tuple[_Held, Window | None, int, Sequence[tuple[Quota, float]]]
 
 
 class Content(NamedTuple):
@@ -197,43 +202,52 @@ class Windows:
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
         self._running: dict[str, tuple[float, int, list[_Taken]]] = {}  # when, and how many tokens
-        # Found last for a tuple of subjects, by its id; the tuple is kept, so the id stays its own.
-        self._found: dict[int, tuple[Sequence[Subject], Sequence[_Held]]] = {}
         self._sweep_at = self.SWEEP_AT
         self._clock = 0.0
 
     def take(self, wish: Wish, at: Moment, done: Callable[[Verdict], None]) -> None:
         """Reserve from every subject of the wish, or from none."""
-        at = self._onward(at)
-        tokens = wish.prompt_tokens + wish.completion_tokens
-        units = 1, tokens, wish.texts
-        held = self._all(wish.subjects, at)
-        for of in held:
-            if not of.has_room(units, at):
+        if at.clock < self._clock:
+            at = self._onward(at)
+        self._clock = clock = at.clock
+        units = (1, wish.prompt_tokens + wish.completion_tokens, wish.texts)
+        known, held = self._held, []
+        for subject in wish.subjects:
+            of = known.get(subject.name)
+            if of is None or of.limits is not subject.limits:
+                of = self._find(subject, at)
+            held.append(of)
+            has_room = of.in_flight < of.allowed
+            for window, unit, _ in of.rates:
+                # It holds at most what it held when it was last touched: mostly that is answer enough.
+                wanted = units[unit]
+                if window.used + wanted > window.amount and wanted and not window.has_room(wanted, clock):
+                    has_room = False
+            if not has_room or (of.quotas and any(q.is_reserved(at.unix) for q in of.quotas.values())):
                 done(self._blocked(wish, units, at))
                 return
-        self._reserve(wish, held, at)
-        done(TAKEN)
+        done(Verdict(True, left=self._reserve(wish, held, units, at)))
 
-    def count(self, wish: Wish, at: Moment) -> None:
-        """Reserve for a call that another place has admitted, whether or not there is room."""
+    def count(self, wish: Wish, at: Moment) -> Sequence[Allowance]:
+        """Reserve for a call that another place has admitted, whether or not there is room; what is left."""
         at = self._onward(at)
-        held = self._all(wish.subjects, at)
-        for of in held:
-            of.advance(at)
-        self._reserve(wish, held, at)
+        held = [self._find(subject, at) for subject in wish.subjects]
+        units = (1, wish.prompt_tokens + wish.completion_tokens, wish.texts)
+        return self._reserve(wish, held, units, at)
 
     def settle(self, call_id: str, tokens: int | None, at: Moment) -> None:
         """A taken call has ended: give back what it did not use, charge what it used beyond."""
         running = self._running.pop(call_id, None)
         if running is None:
             return
-        at = self._onward(at)
+        if at.clock < self._clock:
+            at = self._onward(at)
+        self._clock = at.clock
         taken_at, reserved, taken = running
         used = reserved if tokens is None else tokens
-        for of, windows, quotas in taken:
+        for of, window, units, quotas in taken:
             of.in_flight -= 1
-            for window, units in windows:
+            if used != units and window is not None:
                 window.settle(taken_at, units, used, at.clock)
             for quota, period in quotas:
                 quota.settle(period, reserved, used, at.unix)
@@ -244,8 +258,8 @@ class Windows:
         """What is left, at once."""
         at = self._onward(at)
         left: list[Allowance] = []
-        for of, subject in zip(self._all(subjects, at), subjects, strict=True):
-            self._add_left(of, subject.name, at, left)
+        for subject in subjects:
+            self._find(subject, at).add_left(at, left)
         done(left)
 
     def load_used(self, subject: Subject, day_tokens: int, month_tokens: int, at: Moment) -> None:
@@ -262,7 +276,7 @@ class Windows:
     def reserved_tokens(self, call_id: str) -> list[tuple[float, int]]:
         """What of `contents` is a running call's: the moment and the LLM tokens in each subject's minute."""
         taken_at, _, taken = self._running[call_id]
-        return [_reserved(of, windows, taken_at) for of, windows, _ in taken]
+        return [_reserved(of, window, units, taken_at) for of, window, units, _ in taken]
 
     def quotas_used(self, at: Moment) -> Iterator[tuple[str, str, int]]:
         """Subject, field, and what calls that have ended used of it."""
@@ -270,11 +284,11 @@ class Windows:
             for field, quota in of.quotas.items():
                 yield name, field, quota.used_at(at.unix)
 
-    def _reserve(self, wish: Wish, held: Sequence[_Held], at: Moment) -> None:
-        tokens = wish.prompt_tokens + wish.completion_tokens
-        units = 1, tokens, wish.texts
-        taken = [of.take(units, at) for of in held]
-        self._running[wish.call_id] = (at.clock, tokens, taken)
+    def _reserve(self, wish: Wish, held: list[_Held], units: Units, at: Moment) -> Sequence[Allowance]:
+        left: list[Allowance] = []
+        taken = [of.take(units, at, left) for of in held]
+        self._running[wish.call_id] = (at.clock, units[_TOKENS], taken)
+        return left
 
     def _onward(self, at: Moment) -> Moment:
         if at.clock < self._clock:
@@ -282,65 +296,31 @@ class Windows:
         self._clock = at.clock
         return at
 
-    def _add_left(self, of: _Held, name: str, at: Moment, left: list[Allowance]) -> None:
-        clock = at.clock
-        for field, window in of.windows.items():
-            left.append(Allowance(name, field, window.amount, *window.left(clock)))
-        if (allowed := of.limits.calls_in_flight) is not None:
-            left.append(Allowance(name, "calls_in_flight", allowed, max(0, allowed - of.in_flight), 0.0))
-        for field, quota in of.quotas.items():
-            left.append(
-                Allowance(name, field, quota.amount, quota.remaining(at.unix), quota.reset_s(at.unix))
-            )
-
-    def _blocked(self, wish: Wish, units: _Units, at: Moment) -> Verdict:
+    def _blocked(self, wish: Wish, units: Units, at: Moment) -> Verdict:
         blocks = (
-            verdict
-            for subject in wish.subjects
-            for verdict in self._find(subject, at).blocks(subject.name, units, at)
+            verdict for subject in wish.subjects for verdict in self._find(subject, at).blocks(units, at)
         )
         return max(blocks, key=_gravity)
-
-    def _all(self, subjects: Sequence[Subject], at: Moment) -> Sequence[_Held]:
-        """What these have used; they come as the same tuple again and again."""
-        kept = self._found.get(id(subjects))
-        if kept is not None and kept[0] is subjects:
-            for of, subject in zip(kept[1], subjects, strict=True):
-                if of.limits is not subject.limits:
-                    self._find(subject, at)
-            return kept[1]
-        for subject in subjects:  # twice: what is there already is not forgotten as idle for what comes
-            self._find(subject, at)
-        held = [self._find(subject, at) for subject in subjects]
-        if isinstance(subjects, tuple):
-            if len(self._found) >= MOST_FOUND:
-                self._found.clear()
-            self._found[id(subjects)] = subjects, held
-        return held
 
     def _find(self, subject: Subject, at: Moment) -> _Held:
         of = self._held.get(subject.name)
         if of is None:
             if len(self._held) >= self._sweep_at:
                 self._forget_idle(at)
-            of = self._held[subject.name] = _Held()
+            of = self._held[subject.name] = _Held(subject.name)
         if of.limits is not subject.limits and of.limits != subject.limits:
             of.adopt(subject.limits)
         return of
 
     def _forget_idle(self, at: Moment) -> None:
         self._held = {name: of for name, of in self._held.items() if not of.is_idle(at)}
-        self._found.clear()
         self._sweep_at = max(self.SWEEP_AT, 2 * len(self._held))
 
 
-def _reserved(of: _Held, windows: Sequence[tuple[Window, int]], taken_at: float) -> tuple[float, int]:
-    for window, units in windows:
-        if (
-            of.windows.get("tokens_per_minute") is window
-        ):  # else that limit went since, and what it held with it
-            return window.told_at(taken_at), units
-    return taken_at, 0
+def _reserved(of: _Held, window: Window | None, units: int, taken_at: float) -> tuple[float, int]:
+    if window is None or of.tokens is not window:  # that limit went since, and what it held with it
+        return taken_at, 0
+    return window.told_at(taken_at), units
 
 
 def _gravity(verdict: Verdict) -> tuple[bool, float]:

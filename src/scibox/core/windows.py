@@ -44,16 +44,17 @@ class Window:
         amount = self.amount
         return self.used + units <= amount or (units > amount > 0 and not self.used)
 
-    def reserve(self, units: int) -> int:
-        """Take `units` (clamped), which have room as was just asked; how many were taken."""
-        units = min(units, self.amount)
-        cell, cells = self._latest, self._cells
-        if cell in cells:
-            cells[cell] += units
+    def reserve(self, units: int, now: float) -> int:
+        """Take `units` (clamped), whether or not they have room; how many were taken."""
+        cell = int(now / self._cell_s)
+        if cell > self._latest:
+            self._latest = cell
+            if self._order and self._order[0] < cell - CELLS:
+                self._forget(cell - CELLS)
         else:
-            cells[cell] = units
-            self._order.append(cell)
-        self.used += units
+            cell = self._latest
+        units = min(units, self.amount)
+        self._add(cell, units)
         return units
 
     def wait_for(self, units: int, now: float) -> float:
@@ -74,7 +75,7 @@ class Window:
         """Take `units` (clamped) if they fit now."""
         if not self.has_room(units, now):
             return False
-        self.reserve(units)
+        self.reserve(units, now)
         return True
 
     def settle(self, taken_at: float, reserved: int, used: int, now: float) -> None:
@@ -83,17 +84,13 @@ class Window:
         The rest is given back where it was taken. More than that is charged now, when it becomes known; the
         window may then hold more than its amount, and the next call waits until that has passed.
         """
-        cell = int(now / self._cell_s)
-        if cell > self._latest:
-            self.advance(now)
-        cell = self._latest
         if used > reserved:
-            self._add(cell, used - reserved)
+            self._add(self.advance(now), used - reserved)
             return
-        taken_in = int(taken_at / self._cell_s)
-        taken_in = min(taken_in, cell)
-        if taken_in in self._cells:  # else it has passed, and nothing of it counts any more
-            self._cells[taken_in] -= reserved - used
+        cells, taken_in = self._cells, int(taken_at / self._cell_s)
+        taken_in = min(taken_in, self._latest)
+        if taken_in in cells:  # else it has passed, and nothing of it counts any more
+            cells[taken_in] -= reserved - used
             self.used -= reserved - used
 
     def remaining(self, now: float) -> int:
@@ -110,12 +107,13 @@ class Window:
         if cell > self._latest:
             self.advance(now)
         remaining = self.amount - self.used if self.used < self.amount else 0
-        if cells.get(self._latest):
-            return remaining, self._passes(self._latest, now)
-        for cell in reversed(self._order):
-            if cells[cell]:
-                return remaining, self._passes(cell, now)
-        return remaining, 0.0
+        last = self._latest
+        if not cells.get(last):
+            last = next((cell for cell in reversed(self._order) if cells[cell]), -1)
+            if last < 0:
+                return remaining, 0.0
+        passes_s = (last + CELLS + 1.001) * self._cell_s - now  # as of `_passes`, without the call
+        return remaining, passes_s if passes_s > self._cell_s / 1_000 else self._cell_s / 1_000
 
     def contents(self, now: float) -> list[tuple[float, int]]:
         """When (the end of each cell, so that it passes nowhere too early) how many units were taken."""
@@ -135,10 +133,13 @@ class Window:
         if cell <= self._latest:
             return self._latest
         self._latest = cell
-        order = self._order
-        while order and order[0] < cell - CELLS:
-            self.used -= self._cells.pop(order.popleft())
+        self._forget(cell - CELLS)
         return cell
+
+    def _forget(self, before: int) -> None:
+        order, cells = self._order, self._cells
+        while order and order[0] < before:
+            self.used -= cells.pop(order.popleft())
 
     def _add(self, cell: int, units: int) -> None:
         if cell in self._cells:

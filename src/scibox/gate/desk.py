@@ -195,7 +195,7 @@ class LocalDesk:
             if verdict.taken:
                 self.limiter.settle(wish.call_id, 0, Moment(now, self._now()))
         elif verdict.taken:
-            self._start(call, now)
+            self._start(call, verdict, now)
         elif verdict.is_final:
             self._give_back(call, 0, now)
             self._refuse(call, refusals.by_final_limit(wish, verdict))
@@ -212,9 +212,11 @@ class LocalDesk:
         if not call.model.is_dispatching:
             self._dispatch(call.model, now)
 
-    def _start(self, call: Visit, now: float) -> None:
+    def _start(self, call: Visit, verdict: Verdict, now: float) -> None:
         call.started_at = now
-        if call.wish.subjects:
+        if verdict.left is not None:
+            self._grant(call, verdict.left)
+        elif call.wish.subjects:
             self.limiter.allowances(
                 call.wish.subjects, Moment(now, self._now()), functools.partial(self._grant, call)
             )

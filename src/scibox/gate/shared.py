@@ -88,7 +88,6 @@ class SharedLimiter(Limiter):
         self._needs_hello = True
         slow = f"no reply within {budget_s * 1000:g} ms"
         self._questions = Questions(budget_s, lambda: self._go_alone(slow))
-        self._just_left: tuple[Sequence[Subject], Sequence[Allowance]] | None = None
         self._wake = asyncio.Event()
         self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -168,8 +167,6 @@ class SharedLimiter(Limiter):
         """What is left, of the server or of this node's share."""
         if not self._is_joined:
             self._left_alone(subjects, at, done)
-        elif self._just_left is not None and self._just_left[0] is subjects:
-            done(self._just_left[1])  # asked in the moment of a take, whose reply says it
         else:
             question = self._questions.ask(lambda: self._left_alone(subjects, at, done))
             periods = shares.period_names(at)
@@ -223,15 +220,13 @@ class SharedLimiter(Limiter):
             return
         now_us, used, left = reply[1:]
         self._running[wish.call_id] = Running(wish, at, now_us)
-        self._own.count(wish, at)
+        own = self._own.count(wish, at)
         for subject, period, units in used:
             day, month = (units, 0) if period == 0 else (0, units)
             self._own.load_used(wish.subjects[subject], day, month, at)
         remaining = shares.allowances(wish.subjects, left, at)
-        self._own.allowances(wish.subjects, at, lambda own: self._others.hear(remaining, own, at))
-        self._just_left = (wish.subjects, remaining)
-        done(TAKEN)
-        self._just_left = None
+        self._others.hear(remaining, own, at)
+        done(Verdict(True, left=remaining))
 
     def _hear_full(self, field: int, at: Moment, own: Sequence[Allowance]) -> None:
         """A limit that is full: what this node has not taken of it, others have."""

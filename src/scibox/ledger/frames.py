@@ -1,13 +1,14 @@
 """Records as frames of bytes, and back: what is torn or damaged is recognised, the rest is still found.
 
 A frame: four magic bytes (the first stands in no UTF-8 text), the kind, the length of the payload, a CRC-32
-of kind, length and payload; then the payload, JSON. Segments are reserved ahead: behind the last frame are
-zeros.
+of the payload that begins with kind and length; then the payload, MessagePack. Segments are reserved ahead:
+behind the last frame are zeros. Former versions wrote JSON under kinds of its own, which are read as well.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -21,10 +22,17 @@ MAGIC = b"\xf5SBJ"
 _HEAD = struct.Struct("<4sBII")
 _SUMMED = struct.Struct("<BI")
 MOST_PAYLOAD_BYTES = 2**16
-_OPENED, _ENTRY = b"OE"
-_KINDS: dict[int, type[Opened] | type[Entry]] = {_OPENED: Opened, _ENTRY: Entry}
-_DECODERS = {kind: msgspec.json.Decoder(record) for kind, record in _KINDS.items()}
-_ENCODER = msgspec.json.Encoder()
+_SEED = 0x9E3779B9  # so that zeros behind a torn head are no sum of anything
+_OPENED, _ENTRY = ord("o"), ord("e")
+_DECODERS: dict[int, Callable[[bytes], Record]] = {
+    _OPENED: msgspec.msgpack.Decoder(Opened).decode,
+    _ENTRY: msgspec.msgpack.Decoder(Entry).decode,
+}
+_JSON_DECODERS: dict[int, Callable[[bytes], Record]] = {  # of former versions
+    ord("O"): msgspec.json.Decoder(Opened).decode,
+    ord("E"): msgspec.json.Decoder(Entry).decode,
+}
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,10 @@ class Stretch:
 
 def frame(record: Record) -> bytes:
     """A record as bytes, to be written in one piece."""
-    kind = _OPENED if isinstance(record, Opened) else _ENTRY
-    payload = _ENCODER.encode(record)
+    kind = _ENTRY if record.__class__ is Entry else _OPENED
+    payload = _encode(record)
     size = len(payload)
-    return _HEAD.pack(MAGIC, kind, size, crc32(payload, crc32(_SUMMED.pack(kind, size)))) + payload
+    return _HEAD.pack(MAGIC, kind, size, crc32(payload, kind << 24 ^ size ^ _SEED)) + payload
 
 
 def read(data: bytes, upto: int | None = None) -> Stretch:
@@ -95,12 +103,15 @@ def _stop(data: bytes, at: int) -> int | None:
 
 def _record(data: bytes, start: int, stop: int) -> Record | None:
     """The record of a whole frame; None where this SciBox cannot read it."""
-    decoder = _DECODERS.get(data[start + len(MAGIC)])
+    kind = data[start + len(MAGIC)]
+    decode = _DECODERS.get(kind) or _JSON_DECODERS.get(kind)
     try:
-        return None if decoder is None else decoder.decode(data[start + _HEAD.size : stop])
+        return None if decode is None else decode(data[start + _HEAD.size : stop])
     except msgspec.MsgspecError:
         return None
 
 
 def _sum(kind: int, payload: bytes) -> int:
-    return crc32(payload, crc32(_SUMMED.pack(kind, len(payload))))
+    if kind in _JSON_DECODERS:
+        return crc32(payload, crc32(_SUMMED.pack(kind, len(payload))))
+    return crc32(payload, kind << 24 ^ len(payload) ^ _SEED)

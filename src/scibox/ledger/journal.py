@@ -160,35 +160,26 @@ class Journal:
         self._segment = self._spare = self._lock = None
 
     def _append(self, data: bytes) -> None:
-        if self._is_easy(len(data)):
-            self._write_easily(data)
-        elif self._waiting:  # order is kept
+        segment = self._segment
+        if self._trouble is None and segment is not None and not self._waiting:  # the good path
+            at = segment.used_bytes
+            end = at + len(data)
+            if end <= segment.size_bytes // 2 or (self._spare is not None and end <= segment.size_bytes):
+                try:
+                    self._files.write(segment.descriptor, data, at)
+                except OSError as error:
+                    self._tried_at = self._clock()
+                    self._on_failed_write(error)
+                    self._complain(error)
+                    self._waiting.append(data)
+                else:
+                    segment.used_bytes = end
+                return
+        if self._waiting:  # order is kept
             self._waiting.append(data)
             self._retry()
         elif not self._try(self._write, data):
             self._waiting.append(data)
-
-    def _is_easy(self, size_bytes: int) -> bool:
-        """Whether nothing else is to be thought of than this one write: so it is nearly always."""
-        segment = self._segment
-        if segment is None or self._waiting or self._trouble is not None:
-            return False
-        room_bytes = segment.size_bytes // 2 if self._spare is None else segment.size_bytes
-        return segment.used_bytes + size_bytes <= room_bytes
-
-    def _write_easily(self, data: bytes) -> None:
-        segment = self._segment
-        assert segment is not None
-        try:
-            self._files.write(segment.descriptor, data, segment.used_bytes)
-        except OSError as error:
-            self._tried_at = self._clock()
-            if error.errno not in _FULL:
-                self._retire()
-            self._complain(error)
-            self._waiting.append(data)
-            return
-        segment.used_bytes += len(data)
 
     def _write(self, data: bytes) -> None:
         segment = self._segment
@@ -197,12 +188,15 @@ class Journal:
         try:
             self._files.write(segment.descriptor, data, segment.used_bytes)
         except OSError as error:
-            if error.errno not in _FULL:  # this file may be broken for ever; the next one need not be
-                self._retire()
+            self._on_failed_write(error)
             raise
         segment.used_bytes += len(data)
         if self._spare is None and segment.used_bytes > segment.size_bytes // 2 and self._may_try():
             self._try(self._reserve)
+
+    def _on_failed_write(self, error: OSError) -> None:
+        if error.errno not in _FULL:  # this file may be broken for ever; the next one need not be
+            self._retire()
 
     def _write_waiting(self) -> None:
         while self._waiting:
