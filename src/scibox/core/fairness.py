@@ -164,8 +164,7 @@ class FairQueue:
         ahead = turns.ahead_of(call)
         if call.wish.rank == "batch":
             ahead += self._interactive.waiting
-        hold_s = self._pace.mean_hold_s
-        eta_s = (ahead + 1) * hold_s / max(1, self.slots)
+        eta_s = (ahead + 1) * self._pace.mean_hold_s / (self.slots or 1)
         if call.line.blocked_by or flow.blocked_by or turns.blocked_by:
             eta_s = max(eta_s, self._blocked_s(call, now))
         call.seen_s = eta_s

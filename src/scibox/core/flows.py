@@ -32,7 +32,7 @@ class Bias:
 
     def apply(self, seen_s: float) -> float:
         """What to tell for a wait of so many seconds by the look of the queue."""
-        return seen_s * math.exp(self._log)
+        return seen_s * math.exp(self._log) if self._log else seen_s
 
     def learn(self, seen_s: float, real_s: float) -> None:
         """By the look of the queue a call would have waited for `seen_s`; it waited for `real_s`."""

@@ -254,20 +254,20 @@ class LocalDesk:
 
     def _begin_to_wait(self, call: Visit, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
-        wish, queue, returning = call.wish, call.model.queue, call.model.returning
+        wish, model, queue = call.wish, call.model, call.model.queue
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
-        if call.model.looking is None:
-            call.model.looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_around, call.model)
+        if model.looking is None:
+            model.looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_around, model)
         owned = queue.waiting_of(wish.owner)
-        ahead = 0 if call.is_back else returning.ahead(wish.owner, now)
+        ahead = 0 if call.is_back else model.returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
         # The pace of a limit is known; that of slots is an estimate: not all of the patience is lent on it.
-        held_by = self._verdict(wish, now)
+        held_by = self._verdict(wish, now) if self._verdicts else None
         bearable_s = wish.patience_s if held_by else SURE * wish.patience_s
         excess_s = place.eta_s - bearable_s
-        is_known = held_by is not None or call.model.has_ended  # else it is a guess
+        is_known = held_by is not None or model.has_ended  # else it is a guess
         if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
             is_of_owner = owned > self.queue_per_owner
             bound = self.queue_per_owner if is_of_owner else self.queue_per_model
@@ -282,7 +282,7 @@ class LocalDesk:
 
     def _verdict(self, wish: Wish, now: float) -> Verdict | None:
         """The limit that holds calls like this one back now."""
-        for subject in wish.subjects if self._verdicts else ():
+        for subject in wish.subjects:
             verdict, until = self._verdicts.get(subject.name, (None, 0.0))
             if until >= now:
                 return verdict
