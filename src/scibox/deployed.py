@@ -233,7 +233,8 @@ class Deployed:
             owner_limits=model.owner_limits,
             price=model.price,
         )
-        return Route(card, deployments, rules(model, ways), model.fallback_models, model.hedge_after_s)
+        others, hedge_after_s = model.fallback_models, model.hedge_after_s
+        return Route(card, deployments, rules(model, ways), others, hedge_after_s, model.resume)
 
     def _socket(self) -> Path:
         return self._sockets / f"{next(self._numbers)}.sock"

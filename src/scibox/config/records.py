@@ -233,6 +233,7 @@ class Model:
     owner_limits: Limits = NO_LIMITS  # of each owner
     price: Price | None = None
     hedge_after_s: Seconds | None = None  # without a first chunk; then another replica is asked as well
+    resume: bool = True  # a streamed answer whose replica dies goes on on another one
     fallback_models: tuple[str, ...] = ()  # public names of models that may stand in for it
 
 

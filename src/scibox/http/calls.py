@@ -133,10 +133,14 @@ class Calls:
         try:
             async with aclosing(self._pipeline.serve(key, asked.call, events)) as chunks:
                 async for chunk in chunks:
-                    if data := asked.reply.event(chunk.data):
+                    # Comments are the same in every API.
+                    data = chunk.data if chunk.data.startswith(b":") else asked.reply.event(chunk.data)
+                    if data:
                         if incoming.is_slow:  # then the replica waits too
                             await incoming.room()
                         events.put(data, chunk.headers)
+                    if chunk.is_last:
+                        events.finish()
         except SciBoxError as error:
             if not events.has_begun and not events.headers:
                 events.headers = [*await self._limits(key, asked.call)]

@@ -6,6 +6,8 @@ from starlette.types import Scope
 
 from scibox.core.admission import Grant, Place
 from scibox.core.errors import SciBoxError
+from scibox.core.streams import Course, Misstep, ending_of
+from scibox.core.types import Ending
 from scibox.wire import sse, waiting
 from scibox.wire.face import Asked, Face
 
@@ -64,6 +66,7 @@ class EventStream(Head):
 
     def __init__(self, incoming: Incoming, heartbeat_s: float, face: Face, asked: Asked) -> None:
         super().__init__()
+        self.course = Course()
         self._incoming = incoming
         self._face = face
         self._asked = asked
@@ -86,12 +89,14 @@ class EventStream(Head):
     def put(self, data: bytes, headers: Headers = ()) -> None:
         """Whole events, as they are, now; `headers` leave with the first of them."""
         if not self._incoming.response_started:
+            self.course.begin()
             self._incoming.begin([*_STREAM_HEADERS, *self.headers, *headers])
         self._incoming.put(data)
         self._wrote_at = self._loop.time()
 
     async def fail(self, error: SciBoxError) -> None:
         """End with an error: of HTTP where nothing has left yet, else as an event without `[DONE]`."""
+        self.course.end(ending_of(error)[0])
         if not self.has_begun:
             await send_error(self._incoming, error, self._face, self.headers)
             return
@@ -99,8 +104,14 @@ class EventStream(Head):
         self._incoming.put(self._asked.reply.error_event(error))
         self._incoming.end()
 
+    def finish(self) -> None:
+        """The last event has been put: the answer is whole."""
+        self.course.end(Ending.FINISHED)
+
     def end(self) -> None:
-        """End after the last event."""
+        """End after the last event; an answer that is not whole never ends so."""
+        if not self.course.is_whole:
+            raise Misstep("a stream ends that has not finished")
         self._incoming.end()
 
     def close(self) -> None:

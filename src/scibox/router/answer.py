@@ -15,12 +15,12 @@ from .replica import Replica
 class Answer:
     """Of one attempt; `chunks` are those at hand. Whoever has it closes it."""
 
-    __slots__ = ("_stream", "chunks", "deltas", "exchange", "first", "flight", "has_begun")
+    __slots__ = ("chunks", "deltas", "exchange", "first", "flight", "has_begun", "stream")
 
     def __init__(self, flight: Flight[Replica], exchange: Exchange, stream: Stream | None) -> None:
         self.flight = flight
         self.exchange = exchange
-        self._stream = stream
+        self.stream = stream
         self.first = Chunk(b"")
         self.has_begun = False
         self.chunks: Iterator[Chunk] = iter(())
@@ -39,11 +39,11 @@ class Answer:
     @property
     def is_whole(self) -> bool:
         """Whether the replica has said its last word; `chunks` may still hold some."""
-        return self._stream is None or self._stream.finished
+        return self.stream is None or self.stream.finished
 
     def feed(self, received: bytes) -> None:
         """What the replica has sent, empty at its end; raises where it cannot be an answer."""
-        stream = self._stream
+        stream = self.stream
         assert stream is not None
         if not received:
             stream.close()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from scibox.core.errors import UpstreamUnavailable
 from scibox.core.pulse import Pulse
 from scibox.core.routing import Choice
+from scibox.core.spending import Pace
 from scibox.core.types import (
     Dialect,
     ModelCard,
@@ -67,6 +68,7 @@ class Replica:
         self.pulse: Pulse[Replica] = Pulse(self, self.slots)
         self.name = str(self.address)  # as it stands in the ledger
         self.fault = ""
+        self.resumes = Pace()  # of the streams that it breaks off
         self.exchanges: set[Exchange] = set()  # with which it works on attempts of this process
         if self.stated is None:
             self.stated = frozenset(name for name in LEARNT if getattr(self, name) is not None)
@@ -252,6 +254,7 @@ class Route:
     rules: EmbeddingRules = field(default_factory=EmbeddingRules)  # of an embedding model
     fallbacks: tuple[str, ...] = ()
     hedge_after_s: float | None = None  # without a first chunk, after which another replica is asked too
+    resumes: bool = True  # a stream whose replica dies goes on on another one
 
     def __post_init__(self) -> None:
         name = self.card.name

@@ -1,7 +1,7 @@
 """Where a call goes: attempts on the replicas of its model, before the first chunk; then the relay.
 
-Until the first chunk has left, a failed attempt is followed by another (`attempts.py` says where); after it,
-never (ARCHITECTURE, law 2). Every wait has a deadline (law 7).
+Until the first chunk has left, a failed attempt is followed by another (`attempts.py` says where); after it
+an answer is never begun again, only gone on with (`resuming.py`). Every wait has a deadline (law 7).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scibox.core.spending import Budget
 from scibox.core.types import Call, Chunk
 from scibox.upstream.client import MAX_BODY_BYTES, MAX_TEXT_BYTES, Client, Exchange
 from scibox.wire import answers, retry_after
-from scibox.wire.orders import order, split
+from scibox.wire.orders import Order, order, split
 
 from .answer import Answer
 from .attempts import Attempts, Way
@@ -36,6 +36,7 @@ from .hedges import Hedges
 from .knocking import Knocking
 from .learning import learn
 from .replica import NOBODY, Replica, Route, Witness
+from .resuming import Resumes, comment, is_final, memory_of
 from .tokenizer import Tokenizer
 from .trouble import words_on
 
@@ -69,6 +70,9 @@ class Router:
         self._knocking = Knocking(client)
         self._hedges = Hedges()
         self._retries: defaultdict[str, Budget] = defaultdict(Budget)  # by model
+        self._resumes = Resumes(
+            client, self.tokenizer, self._open, luck, lambda: self.deadlines.first_chunk_s
+        )
 
     def ends_at(self) -> float:
         """When a call that begins now must have ended, in the loop's time."""
@@ -99,7 +103,8 @@ class Router:
                 async for chunk in chunks:
                     yield chunk
             return
-        answer = await self._begin(call, route, first, witness, ends_at)
+        way, answer = await self._begin(call, route, first, witness, ends_at)
+        breaks = 0
         try:
             if not call.stream:
                 answer.flight.end(self._clock(), answer.deltas)
@@ -108,23 +113,24 @@ class Router:
                 return
             yield answer.first
             while True:
-                for chunk in answer.chunks:
-                    answer.deltas += chunk.deltas
-                    yield chunk
-                if answer.is_whole:
-                    break
-                by = min(self._clock() + self.deadlines.next_chunk_s, ends_at)
-                answer.feed(await answer.exchange.read(by))
+                try:
+                    for chunk in answer.chunks:
+                        answer.deltas += chunk.deltas
+                        yield chunk
+                    if answer.is_whole:
+                        break
+                    by = min(self._clock() + self.deadlines.next_chunk_s, ends_at)
+                    answer.feed(await answer.exchange.read(by))
+                except PASSED_ON as error:
+                    breaks += 1
+                    before = answer.flight.member
+                    answer = await self._after(way, answer, error, breaks)
+                    yield Chunk(comment(before, answer.flight.member))
+                    yield answer.first
             answer.flight.end(self._clock(), answer.deltas)
             with suppress(SciBoxError):
                 # Read to the end, so that the connection can serve the next call.
                 await answer.exchange.read(min(self._clock() + LAST_S, ends_at))
-        except PASSED_ON as error:
-            replica = answer.flight.member
-            replica.failed(words_on(error), error.code)
-            answer.flight.fail(self._clock(), self._luck())
-            error.hide(replica.secret)
-            raise
         except SciBoxError as error:
             answer.flight.end(self._clock(), answer.deltas)
             error.hide(answer.flight.member.secret)
@@ -133,7 +139,20 @@ class Router:
             answer.flight.abandon(self._clock(), answer.deltas)
             answer.close()
 
-    async def _begin(self, call: Call, route: Route, first: int, witness: Witness, ends_at: float) -> Answer:
+    async def _after(self, way: Way, answer: Answer, error: SciBoxError, breaks: int) -> Answer:
+        """What goes on with an answer that its replica has broken off; raises the error where nothing can."""
+        replica = answer.flight.member
+        replica.failed(words_on(error), error.code)
+        answer.flight.fail(self._clock(), self._luck())
+        answer.close()
+        error.hide(replica.secret)
+        if is_final(error, way.ends_at, self._clock()):
+            raise error
+        return await self._resumes.go_on(way, answer, error, breaks)
+
+    async def _begin(
+        self, call: Call, route: Route, first: int, witness: Witness, ends_at: float
+    ) -> tuple[Way, Answer]:
         """Attempts until one answers; raises what the last has failed with."""
         budget = self._retries[route.card.name]
         budget.called(self._clock())
@@ -150,7 +169,7 @@ class Router:
             else:
                 answer = await self._try(way, flight, attempts.deployment)
             if answer is not None:
-                return answer
+                return way, answer
             if attempts.failure is not None and self._clock() >= ends_at:
                 raise attempts.failure
 
@@ -183,24 +202,11 @@ class Router:
         if not way.attempts.is_poll:
             way.witness.tried(deployment, replica.name)
         sent = order(call, await learn(self._client, self.tokenizer, call, replica))
-        exchange = self._client.exchange(
-            replica.address,
-            "POST",
-            replica.address.prefix + sent.path,
-            body=sent.body,
-            secret=replica.secret,
-            request_id=call.request_id,
-        )
         by = min(self._clock() + deadlines.first_chunk_s, way.ends_at) if call.stream else way.ends_at
-        replica.exchanges.add(exchange)
+        exchange = await self._open(call, replica, sent, by)
         try:
-            await exchange.open(by)
-            if exchange.status != 200:
-                raise await _refusal(exchange, by)
             if call.stream:
-                if not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
-                    raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
-                answer = Answer(flight, exchange, answers.Stream(sent.reading))
+                answer = Answer(flight, exchange, answers.Stream(sent.reading, memory_of(call, way.route)))
                 while not answer.has_begun:
                     answer.feed(await exchange.read(by))
                 flight.first_chunk(self._clock())
@@ -213,6 +219,29 @@ class Router:
             exchange.close()
             raise
         return answer
+
+    async def _open(self, call: Call, replica: Replica, sent: Order, by: float) -> Exchange:
+        """An exchange whose answer begins well; whoever has it closes it."""
+        exchange = self._client.exchange(
+            replica.address,
+            "POST",
+            replica.address.prefix + sent.path,
+            body=sent.body,
+            secret=replica.secret,
+            request_id=call.request_id,
+        )
+        replica.exchanges.add(exchange)
+        try:
+            await exchange.open(by)
+            if exchange.status != 200:
+                raise await _refusal(exchange, by)
+            if call.stream and not exchange.header(b"content-type").lower().startswith(b"text/event-stream"):
+                raise UpstreamBroken("The model server did not answer with a stream; tell the operator.")
+        except BaseException:
+            replica.exchanges.discard(exchange)
+            exchange.close()
+            raise
+        return exchange
 
 
 async def _refusal(exchange: Exchange, by: float) -> SciBoxError:

@@ -35,7 +35,7 @@ from .named import Named
 from .orders import Reading
 from .reasoning import MARKS, Reasoning
 from .resuming.joiner import Joiner
-from .resuming.memory import Memory
+from .resuming.memory import Memory, Said
 from .shape import Shape, is_said
 
 
@@ -138,6 +138,10 @@ class Stream:
     def finished(self) -> bool:
         """Whether the answer is whole."""
         return self.course.is_whole
+
+    def said(self) -> Said | None:
+        """What another replica would go on from; None where none can."""
+        return None if self._memory is None else self._memory.said()
 
     def join(self, joiner: Joiner) -> None:
         """From now on another replica speaks: through the same filters, as if it had been one."""

@@ -13,6 +13,7 @@ from scibox.wire.llama.tidy import Tidy
 from .order import Rest
 
 COMMENT = b": resumed on another replica\n\n"
+COMMENT_OF_SAME = b": resumed on the same replica\n\n"
 # An engine that repeats what it continues says it at once; a short text may be what really follows.
 LEAST_ECHO = 16
 
@@ -26,8 +27,8 @@ class Joiner:
     """One id, one role, one end, and one usage, for what `rest` asked for.
 
     `tokens` are those of `rest.sent`, `counted` what the other replica counts them as in its prompt. Where
-    the answer `is_complete`, only its end and its usage are taken. `echoes`: the replica may begin with the
-    text that it was given.
+    the answer `is_complete`, `tokens` are those of all that was said, and only its end and its usage are
+    taken. `echoes`: the replica may begin with the text that it was given.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Joiner:
                 return data  # for the reader to judge
             event["choices"] = [one for one in map(self._choice, event["choices"] or []) if one is not None]
             usage = event.get("usage")
+            if usage is not None and self._rest.said.has_usage:
+                usage = event["usage"] = None
             if usage is not None:
                 event["usage"] = self._usage(usage)
             if not event["choices"] and usage is None:
                 return None
-            return msgspec.json.encode({**event, **self._envelope(event)})
+            return msgspec.json.encode(self._in_envelope(event))
         except (
             msgspec.MsgspecError,
             UnicodeDecodeError,
@@ -68,12 +71,11 @@ class Joiner:
         ):
             raise UpstreamBroken(_BROKEN) from None
 
-    def _envelope(self, event: Json) -> Json:
+    def _in_envelope(self, event: Json) -> Json:
         first = self._rest.said.envelope
-        for name in _ENVELOPE:
-            if first and name not in first:
-                event.pop(name, None)
-        return dict(first)
+        if not first:
+            return event
+        return {name: value for name, value in event.items() if name not in _ENVELOPE} | dict(first)
 
     def _choice(self, choice: Json) -> Json | None:
         """The choice with what is new of it; None where that is nothing."""

@@ -43,19 +43,21 @@ class _Event(Struct):
     created: Raw = Raw()
     model: Raw = Raw()
     system_fingerprint: Raw = Raw()
+    usage: Raw = Raw()
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """What an answer of one choice has said: its text, in so many deltas; `pieces` are the last of them.
 
-    `has_ended`: its finish reason has been told, and only the usage is missing.
+    `has_ended`: its finish reason has been told; `has_usage`: and so has its usage.
     """
 
     text: str
     deltas: int
     pieces: tuple[str, ...]
     has_ended: bool
+    has_usage: bool
     envelope: Envelope
 
 
@@ -70,6 +72,7 @@ class Memory:
         "_deltas",
         "_envelope",
         "_has_ended",
+        "_has_usage",
         "_is_lost",
         "_max",
         "_pieces",
@@ -85,6 +88,7 @@ class Memory:
         self._pieces: deque[str] = deque(maxlen=_PIECES)
         self._deltas = 0
         self._has_ended = False
+        self._has_usage = False
         self._is_lost = False
         self._envelope: Envelope = {}
 
@@ -102,7 +106,8 @@ class Memory:
         self._read()
         if self._is_lost:
             return None
-        return Said(self._text, self._deltas, tuple(self._pieces), self._has_ended, self._envelope)
+        pieces = tuple(self._pieces)
+        return Said(self._text, self._deltas, pieces, self._has_ended, self._has_usage, self._envelope)
 
     def _read(self) -> None:
         raw, self._raw, self._bytes = self._raw, [], 0
@@ -120,6 +125,7 @@ class Memory:
         if not self._envelope:
             told = {name: getattr(event, name) for name in _ENVELOPE}
             self._envelope = {name: Raw(bytes(raw)) for name, raw in told.items() if bytes(raw)}
+        self._has_usage |= not event.choices and bytes(event.usage) not in _NOTHING
         for choice in event.choices:
             text = choice.text or (choice.delta and choice.delta.content) or ""
             self._is_lost |= choice.index != 0 or _says_more(choice.delta)

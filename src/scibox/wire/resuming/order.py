@@ -62,6 +62,10 @@ class Rest:
         """LLM tokens of `sent`. A delta is one or more; a text may be made of more than it is split into."""
         return max(counted or 0, self.sent_deltas) if self.sent else 0
 
+    def all_tokens(self, counted: int | None) -> int:
+        """LLM tokens of all that was said."""
+        return self.tokens(counted) + self.said.deltas - self.sent_deltas
+
     def is_complete(self, call: Call, counted: int | None) -> bool:
         """Whether nothing is to be added to the text: only how it ended and what it cost is to be told."""
         limit = _limit(call.fields)
