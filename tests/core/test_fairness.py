@@ -303,3 +303,21 @@ def test_finishing_and_removing_twice_is_harmless() -> None:
     queue.charge("1", 5)
 
     assert (len(queue), queue.running) == (0, 0)
+
+
+def test_calls_that_leave_from_the_midst_of_a_line_are_not_kept_behind_one_that_waits() -> None:
+    queue = FairQueue("m", 1)
+    for number in range(2_000):
+        queue.enter(wish(str(number), "a"), 0.0)
+    line = queue._waiting["0"].line
+    for number in range(1, 1_999):
+        assert queue.remove(str(number))
+        assert len(line.calls) <= line.FEW_GONE + 2 * line.waiting
+
+    assert [place.call_id for place in queue.places(0.0)] == ["0", "1999"]
+    first = queue.pick(0.0)
+    assert first is not None
+    queue.finish(first.wish.call_id, None, 0.0)
+    then = queue.pick(0.0)
+
+    assert (first.wish.call_id, then and then.wish.call_id) == ("0", "1999")

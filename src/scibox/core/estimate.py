@@ -67,7 +67,7 @@ class _Walker:
         self.counter = flow.counter
         self.turn = flow.last_turn
         self.blocked_by = blocked_by
-        self.lines = deque(iter(line.calls.values()) for line in lines)
+        self.lines = deque(iter(line.calls) for line in lines)
         silent_s = now - flow.came_at
         # When its next call comes; never if it has sent but one, or is blocked. One that is silent for longer
         # than usual is expected to be so for as long again.
@@ -80,9 +80,10 @@ class _Walker:
         """Its next call; None: there is none any more."""
         while self.lines:
             line = self.lines.popleft()
-            if (call := next(line, None)) is not None:
-                self.lines.append(line)
-                return call
+            for call in line:
+                if not call.has_left:
+                    self.lines.append(line)
+                    return call
         return None
 
 
@@ -138,7 +139,7 @@ class _Walk:
 
     def _add(self, flow: Flow, rank: int, turns: Turns) -> None:
         spot = turns if turns.blocked_by else flow
-        walker = _Walker(flow, rank, flow.ready.values(), spot.blocked_by, self._now)
+        walker = _Walker(flow, rank, flow.ready, spot.blocked_by, self._now)
         if walker.lines and spot.blocked_by is None:
             self._push(walker)
         elif walker.lines:
@@ -146,7 +147,7 @@ class _Walk:
         elif walker.comes_at_s < math.inf:
             self._park(walker, walker.comes_at_s)
         for line in flow.lines.values():
-            if line.blocked_by and line.calls:
+            if line.blocked_by and line.waiting:
                 walker = _Walker(flow, rank, (line,), line.blocked_by, self._now)
                 self._park(walker, until_s(line, self._pace, self._now))
 

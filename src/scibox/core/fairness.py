@@ -74,18 +74,21 @@ class FairQueue:
         Call it until it says None whenever a call has entered or ended, a subject was woken, or `next_wake`
         has come. Then either the call starts, or `put_back`; it may be asked for others in between.
         """
-        for spot in self._parking.wake_due(now):
-            self._free(spot)
+        if now >= self._parking.due_at:
+            for spot in self._parking.wake_due(now):
+                self._free(spot)
         free = self.slots - len(self._running)
         if free <= 0:
             return None
         call = self._next(free)
         if call is None:
             return None
-        del self._waiting[call.wish.call_id]
-        self._running[call.wish.call_id] = call
+        call_id = call.wish.call_id
+        del self._waiting[call_id]
+        self._running[call_id] = call
         call.flow.turns.start(call, now)
-        self._earn(call)
+        if self._batch.waiting or self._earned:
+            self._earn(call)
         return call
 
     def put_back(self, call_id: str, verdict: Verdict, now: float) -> None:
@@ -161,8 +164,7 @@ class FairQueue:
         ahead = turns.ahead_of(call)
         if call.wish.rank == "batch":
             ahead += self._interactive.waiting
-        hold_s = self._pace.mean_hold_s
-        eta_s = (ahead + 1) * hold_s / max(1, self.slots)
+        eta_s = (ahead + 1) * self._pace.mean_hold_s / (self.slots or 1)
         if call.line.blocked_by or flow.blocked_by or turns.blocked_by:
             eta_s = max(eta_s, self._blocked_s(call, now))
         call.seen_s = eta_s
@@ -177,7 +179,7 @@ class FairQueue:
         """How long limits will hold a call back that has just come."""
         turns, flow, line, longest_s = call.flow.turns, call.flow, call.line, 0.0
         spots: tuple[tuple[Spot, int], ...] = (
-            (line, len(line.calls)),
+            (line, line.waiting),
             (flow, flow.waiting),
             (turns, turns.waiting),
         )
@@ -188,7 +190,7 @@ class FairQueue:
         return longest_s
 
     def _next(self, free: int) -> Waiting | None:
-        batch = self._batch.first()
+        batch = self._batch.first() if self._batch.waiting else None
         if batch is None:
             self._earned = 0.0
         elif self._earned and self._earned >= batch.flow.turns.cost(batch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from .admission import Wish
@@ -32,7 +32,7 @@ class Bias:
 
     def apply(self, seen_s: float) -> float:
         """What to tell for a wait of so many seconds by the look of the queue."""
-        return seen_s * math.exp(self._log)
+        return seen_s * math.exp(self._log) if self._log else seen_s
 
     def learn(self, seen_s: float, real_s: float) -> None:
         """By the look of the queue a call would have waited for `seen_s`; it waited for `real_s`."""
@@ -51,6 +51,7 @@ class Waiting:
         "entered_at",
         "flow",
         "generated",
+        "has_left",
         "line",
         "picked_at",
         "seen_s",
@@ -66,6 +67,7 @@ class Waiting:
         self.charged = 0.0  # to its owner's counter so far
         self.covered = 0.0  # completion tokens that are charged
         self.generated = 0
+        self.has_left = False  # its line, which may hold it still, behind others
         self.advance = 0.0  # of what is charged: for output that is only expected
         self.seen_s: float | None = None  # how long it would wait, by the look of the queue when it came
 
@@ -73,14 +75,28 @@ class Waiting:
 class Line:
     """The waiting calls of one key, first come first."""
 
-    __slots__ = ("blocked_by", "calls", "flow", "key_id", "until")
+    __slots__ = ("blocked_by", "calls", "flow", "is_ready", "key_id", "until", "waiting")
+
+    FEW_GONE = 64  # calls in the midst of a line that have left, and are held still
 
     def __init__(self, key_id: str, flow: Flow) -> None:
         self.key_id = key_id
         self.flow = flow
-        self.calls: OrderedDict[str, Waiting] = OrderedDict()
+        self.calls: deque[Waiting] = deque()  # the first of them waits; others may have left
+        self.waiting = 0
+        self.is_ready = False  # it is in `flow.ready`
         self.blocked_by: Verdict | None = None
         self.until = 0.0
+
+    def drop(self, call: Waiting) -> None:
+        """A call has left."""
+        call.has_left = True
+        self.waiting -= 1
+        calls = self.calls
+        while calls and calls[0].has_left:
+            calls.popleft()
+        if len(calls) > self.FEW_GONE + 2 * self.waiting:
+            self.calls = deque(call for call in calls if not call.has_left)
 
 
 class Walked(NamedTuple):
@@ -117,6 +133,7 @@ class Flow:
         "owner",
         "ready",
         "running",
+        "spare",
         "turns",
         "typical_cost",
         "until",
@@ -132,7 +149,8 @@ class Flow:
         self.counter = 0.0
         self.advance = 0.0  # of it: what is charged for output that is only expected
         self.lines: dict[str, Line] = {}
-        self.ready: OrderedDict[str, Line] = OrderedDict()  # lines with calls that nothing blocks, in turn
+        self.ready: list[Line] = []  # those with calls that nothing blocks, in turn
+        self.spare: Line | None = None  # the last that became empty: most keys send one call at a time
         self.waiting = 0
         self.running = 0
         self.walked = Walked(-math.inf, 0.0, 0.0, 0)

@@ -23,6 +23,7 @@ class Parking:
         self._by_subject: dict[str, dict[int, Spot]] = {}
         self._timers: list[tuple[float, int, Spot]] = []
         self._turn = 0
+        self.due_at = math.inf  # no spot's time comes before
 
     def park(self, spot: Spot, verdict: Verdict, now: float) -> None:
         """Leave a spot out for as long as a verdict says, or until its subject is woken."""
@@ -34,6 +35,7 @@ class Parking:
         if until < math.inf:
             self._turn += 1
             heapq.heappush(self._timers, (until, self._turn, spot))
+            self.due_at = min(self.due_at, until)
 
     def wake(self, subject: str) -> list[Spot]:
         """The spots parked for a subject, free again."""
@@ -50,6 +52,7 @@ class Parking:
             if spot.blocked_by and spot.until == until:
                 self._free(spot)
                 spots.append(spot)
+        self.due_at = self._timers[0][0] if self._timers else math.inf
         return spots
 
     def next_at(self) -> float | None:

@@ -55,37 +55,44 @@ class Turns:
             flow = self._begin(wish.owner)
         line = flow.lines.get(wish.key_id)
         if line is None:
-            line = flow.lines[wish.key_id] = Line(wish.key_id, flow)
+            line = flow.spare
+            if line is None or line.key_id != wish.key_id:
+                line = Line(wish.key_id, flow)
+            flow.lines[wish.key_id] = line
         flow.come(now)
         flow.weight = wish.weight
         call = Waiting(wish, line, now)
-        line.calls[wish.call_id] = call
-        self._count(flow)
-        if not line.blocked_by and wish.key_id not in flow.ready:
-            flow.ready[wish.key_id] = line
-            self.refresh(flow)
+        line.calls.append(call)
+        self._count(flow, line)
+        if not line.is_ready and line.blocked_by is None:
+            line.is_ready = True
+            flow.ready.append(line)
+            if not flow.entry:
+                self.refresh(flow)
         return call
 
     def remove(self, call: Waiting) -> None:
         """A waiting call has left."""
         line, flow = call.line, call.flow
         flow.come_since -= call.entered_at > flow.walked.at
-        del line.calls[call.wish.call_id]
+        line.drop(call)
         self._at_least[flow.waiting] -= 1
         flow.waiting -= 1
         self.waiting -= 1
-        if not line.calls:
-            flow.ready.pop(line.key_id, None)
-            if not line.blocked_by:
+        if not line.waiting:
+            if line.is_ready:
+                line.is_ready = False
+                flow.ready.remove(line)
+            if line.blocked_by is None:
                 del flow.lines[line.key_id]
-            self.refresh(flow)
+                flow.spare = line
+            if not flow.ready:
+                self.refresh(flow)
 
     def first(self) -> Waiting | None:
         """The call whose turn it is; None: none may start."""
         flow = None if self.blocked_by or not self._in_heap else self._top()
-        if flow is None:
-            return None
-        return next(iter(next(iter(flow.ready.values())).calls.values()))
+        return None if flow is None else flow.ready[0].calls[0]
 
     def start(self, call: Waiting, now: float) -> None:
         """The first call takes its turn: charge its input, and the output that is to be expected.
@@ -106,7 +113,9 @@ class Turns:
         flow.counter += charge
         self._advance(call, OUTPUT_WEIGHT * call.covered)
         self._typical_charge += (charge - self._typical_charge) * (LEARNED_OF_ALL if self.turn > 20 else 0.5)
-        flow.ready.move_to_end(line.key_id)
+        if len(flow.ready) > 1:
+            flow.ready.remove(line)
+            flow.ready.append(line)
         self.remove(call)
 
     def put_back(self, call: Waiting) -> None:
@@ -119,13 +128,11 @@ class Turns:
         self.add(flow, -call.charged)
         self._advance(call, 0.0)
         call.charged = 0.0
-        line.calls[call.wish.call_id] = call
-        line.calls.move_to_end(call.wish.call_id, last=False)
-        self._count(flow)
-        if not line.blocked_by:
-            flow.ready[line.key_id] = line
-            flow.ready.move_to_end(line.key_id, last=False)
-            self.refresh(flow)
+        call.has_left = False
+        line.calls.appendleft(call)
+        self._count(flow, line)
+        if line.blocked_by is None:
+            self._make_first(line)
 
     def charge(self, call: Waiting, completion_tokens: int) -> None:
         """So many more have been generated for a running call; what was expected is charged already."""
@@ -192,17 +199,26 @@ class Turns:
     def free(self, line: Line) -> None:
         """A key's calls are blocked no longer: its turn is at once, since it was when they were blocked."""
         flow = line.flow
-        if line.calls:
-            flow.ready[line.key_id] = line
-            flow.ready.move_to_end(line.key_id, last=False)
-            self.refresh(flow)
+        if line.waiting:
+            self._make_first(line)
         elif flow.lines.get(line.key_id) is line:
             del flow.lines[line.key_id]
 
     def block(self, line: Line) -> None:
         """A key's calls are blocked from now on."""
-        line.flow.ready.pop(line.key_id, None)
+        if line.is_ready:
+            line.is_ready = False
+            line.flow.ready.remove(line)
         self.refresh(line.flow)
+
+    def _make_first(self, line: Line) -> None:
+        """Its owner's next turn is this key's."""
+        flow = line.flow
+        if line.is_ready:
+            flow.ready.remove(line)
+        line.is_ready = True
+        flow.ready.insert(0, line)
+        self.refresh(flow)
 
     def ahead_of(self, call: Waiting) -> float:
         """How many calls will probably go before one that has just come, if all of an owner's cost the same.
@@ -211,16 +227,21 @@ class Turns:
         """
         flow, line = call.flow, call.line
         lines = len(flow.lines)
-        own = min(flow.waiting - 1, (len(line.calls) - 1) * lines + lines - 1)
-        reached = flow.counter + own * self.cost(call) / flow.weight
+        own = min(flow.waiting - 1, line.waiting * lines - 1)
+        reached = flow.counter + (own * self.cost(call) / flow.weight if own else 0.0)
         if self._in_heap > FEW_OWNERS:
             return own + self._others_before(reached, flow)
         ahead = own
         for _, _, entry, other in self._heap:
-            if entry == other.entry and other is not flow:
-                turns = (reached - other.counter) / (self._typical_cost(other) / other.weight)
-                is_first = turns == 0.0 and other.last_turn < flow.last_turn
-                ahead += min(other.waiting, math.ceil(turns) + is_first) if turns >= 0 else 0
+            if entry != other.entry or other is flow or reached < other.counter:
+                continue
+            if reached == other.counter:
+                ahead += other.last_turn < flow.last_turn
+            elif other.waiting == 1:
+                ahead += 1
+            else:
+                turns = (reached - other.counter) * other.weight / self._typical_cost(other)
+                ahead += min(other.waiting, math.ceil(turns))
         return ahead
 
     def _others_before(self, reached: float, flow: Flow) -> float:
@@ -228,9 +249,10 @@ class Turns:
         top = self._top()
         turns = (reached - top.counter) / self._typical_charge if top and self._typical_charge else 0.0
         whole = min(max(0, int(turns)), len(self._at_least) - 1)
-        before: float = sum(self._at_least[1 : whole + 1]) - min(flow.waiting, whole)
-        if whole + 1 < len(self._at_least):
-            before += max(0.0, turns - whole) * (self._at_least[whole + 1] - (flow.waiting > whole))
+        at_least = self._at_least
+        before: float = sum(at_least[1 : whole + 1]) - (flow.waiting if flow.waiting < whole else whole)
+        if whole + 1 < len(at_least) and turns > whole:
+            before += (turns - whole) * (at_least[whole + 1] - (flow.waiting > whole))
         return before
 
     def _typical_cost(self, flow: Flow) -> float:
@@ -261,8 +283,9 @@ class Turns:
         flow.entry = self._entry
         return flow.counter, flow.last_turn, flow.entry, flow
 
-    def _count(self, flow: Flow) -> None:
+    def _count(self, flow: Flow, line: Line) -> None:
         """One more of its calls waits."""
+        line.waiting += 1
         flow.waiting += 1
         self.waiting += 1
         if flow.waiting == len(self._at_least):

@@ -13,14 +13,13 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from scibox.core.admission import Allowance, Grant, Load, Place, Subject, Wish
 from scibox.core.errors import SciBoxError
 from scibox.core.limits import Limiter, Moment, Verdict
 from scibox.core.returning import SURE
 
 from . import refusals
+from .deadlines import Deadlines
 from .visits import ModelQueue, Visit
 
 LOOK_S = 1.0
@@ -55,6 +54,7 @@ class LocalDesk:
         self._luck = luck
         self._models: dict[str, ModelQueue] = {}
         self._calls: dict[str, Visit] = {}
+        self._deadlines = Deadlines(clock, self._on_due)
         self._verdicts: dict[str, tuple[Verdict, float]] = {}  # what blocks, by subject, and until when
         self._parked: dict[str, set[str]] = {}  # models with calls that a subject's limits block
 
@@ -66,7 +66,7 @@ class LocalDesk:
         try:
             call.is_back = model.returning.is_expected(wish.owner, now)
             model.queue.enter(wish, now)
-            self._dispatch(model)
+            self._dispatch(model, now)
             is_asked = call.deployment is not None  # limits that answer later: `_on_verdict` goes on
             if call.grant is None and call.refusal is None and not is_asked:
                 self._begin_to_wait(call, now)
@@ -109,15 +109,16 @@ class LocalDesk:
         self._give_back(call, tokens, now)
         model.has_ended = model.has_ended or bool(tokens)
         self.limiter.settle(call_id, tokens, Moment(now, self._now()))
-        self._dispatch(model)
+        self._dispatch(model, now)
         if self._verdicts or self._parked:
             for subject in call.wish.subjects:
                 self._wake(subject.name)
 
     def look(self) -> None:
         """The slots of models may have changed: start what may start now."""
+        now = self._clock()
         for model in list(self._models.values()):
-            self._dispatch(model)
+            self._dispatch(model, now)
 
     def load(self, name: str) -> Load:
         """How busy a model is."""
@@ -154,18 +155,21 @@ class LocalDesk:
             model = self._models[name] = ModelQueue(name)
         return model
 
-    def _dispatch(self, model: ModelQueue) -> None:
+    def _dispatch(self, model: ModelQueue, now: float) -> None:
         """Start every call that may start now. Limits may be asked elsewhere and answer later."""
         queue, slots = model.queue, self._slots(model.queue.model)
         model.fit(slots)
+        if queue.running >= queue.slots:
+            return  # the end of a call will ask again
         model.is_dispatching = True
-        while queue.running < queue.slots and (picked := queue.pick(self._clock())) is not None:
+        while queue.running < queue.slots and (picked := queue.pick(now)) is not None:
             call = self._calls[picked.wish.call_id]
             call.deployment = model.take_slot(slots)
-            at = Moment(self._clock(), self._now())
+            at = Moment(now, self._now())
             self.limiter.take(call.wish, at, functools.partial(self._on_verdict, call))
+            now = self._clock()  # who is put back for no time at all must not be asked in the same moment
         model.is_dispatching = False
-        if queue.running < queue.slots and len(queue):  # else the end of a call will ask again
+        if len(queue) and queue.running < queue.slots:  # else the end of a call will ask again
             self._set_timer(model)
 
     def _set_timer(self, model: ModelQueue) -> None:
@@ -181,11 +185,12 @@ class LocalDesk:
 
     def _on_timer(self, model: ModelQueue) -> None:
         model.timer = None
-        self._dispatch(model)
+        self._dispatch(model, self._clock())
 
     def _on_verdict(self, call: Visit, verdict: Verdict) -> None:
         """What the limits say of a call that holds a slot already."""
-        now, wish = self._clock(), call.wish
+        wish = call.wish
+        now = self._clock()
         if wish.call_id not in self._calls:  # it left meanwhile, and has given its slot back
             if verdict.taken:
                 self.limiter.settle(wish.call_id, 0, Moment(now, self._now()))
@@ -200,12 +205,12 @@ class LocalDesk:
             until = math.inf if verdict.wait_s is None else now + verdict.wait_s
             self._verdicts[verdict.subject] = (verdict, until)
             self._parked.setdefault(verdict.subject, set()).add(wish.model)
-            if call.turn is not None and call.patience is None:  # it has not waited yet
+            if call.turn is not None and call.impatient_at is None:  # it has not waited yet
                 self._begin_to_wait(call, now)
             elif now - call.entered_at >= wish.patience_s > 0:  # it ended while the limits were asked
                 self._on_impatient(call)
         if not call.model.is_dispatching:
-            self._dispatch(call.model)
+            self._dispatch(call.model, now)
 
     def _start(self, call: Visit, verdict: Verdict, now: float) -> None:
         call.started_at = now
@@ -245,24 +250,24 @@ class LocalDesk:
         for name in self._parked.pop(subject, ()):
             model = self._models[name]
             if model.queue.wake(subject):
-                self._dispatch(model)
+                self._dispatch(model, self._clock())
 
     def _begin_to_wait(self, call: Visit, now: float) -> None:
         """Judge whether a call that cannot start now may wait, and for how long."""
-        wish, queue, returning = call.wish, call.model.queue, call.model.returning
+        wish, model, queue = call.wish, call.model, call.model.queue
         place = queue.estimate(wish.call_id, now)
         assert place is not None, "it waits"
-        if call.model.looking is None:
-            call.model.looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_around, call.model)
+        if model.looking is None:
+            model.looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_around, model)
         owned = queue.waiting_of(wish.owner)
-        ahead = 0 if call.is_back else returning.ahead(wish.owner, now)
+        ahead = 0 if call.is_back else model.returning.ahead(wish.owner, now)
         call.came_at = place.position
         call.expected_s = place.eta_s * (1 + ahead / owned)  # behind those that were told to come again
         # The pace of a limit is known; that of slots is an estimate: not all of the patience is lent on it.
-        held_by = self._verdict(wish, now)
+        held_by = self._verdict(wish, now) if self._verdicts else None
         bearable_s = wish.patience_s if held_by else SURE * wish.patience_s
         excess_s = place.eta_s - bearable_s
-        is_known = held_by is not None or call.model.has_ended  # else it is a guess
+        is_known = held_by is not None or model.has_ended  # else it is a guess
         if len(queue) > self.queue_per_model or owned > self.queue_per_owner:
             is_of_owner = owned > self.queue_per_owner
             bound = self.queue_per_owner if is_of_owner else self.queue_per_model
@@ -272,18 +277,37 @@ class LocalDesk:
         elif call.expected_s > bearable_s and not call.is_back and is_known:
             self._turn_away(call, self._too_long(call, place.eta_s, excess_s, now))
         else:
-            loop = asyncio.get_running_loop()
-            call.patience = loop.call_later(wish.patience_s, self._on_impatient, call)
-            if call.on_place is not None:
-                call.telling = loop.call_later(FIRST_PLACE_S, self._tell_first, call)
+            call.impatient_at = now + wish.patience_s
+            self._set_due(call, now, FIRST_PLACE_S)
 
     def _verdict(self, wish: Wish, now: float) -> Verdict | None:
         """The limit that holds calls like this one back now."""
-        for subject in wish.subjects if self._verdicts else ():
+        for subject in wish.subjects:
             verdict, until = self._verdicts.get(subject.name, (None, 0.0))
             if until >= now:
                 return verdict
         return None
+
+    def _set_due(self, call: Visit, now: float, tell_s: float) -> None:
+        """Come back to it when it is to be told its place, or its patience ends."""
+        assert call.impatient_at is not None
+        delay_s = max(0.0, call.impatient_at - now)
+        if call.on_place is not None and tell_s < delay_s:
+            delay_s = tell_s
+        call.due_in = self._deadlines.add(call, now, delay_s)
+
+    def _on_due(self, call: Visit) -> None:
+        if call.grant is not None or call.refusal is not None or call.wish.call_id not in self._calls:
+            return
+        now = self._clock()
+        assert call.impatient_at is not None
+        if now >= call.impatient_at:
+            self._on_impatient(call)
+            return
+        self._set_due(call, now, max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S))
+        if call.on_place is not None and call.deployment is None:
+            at = Moment(now, self._now())
+            self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
 
     def _on_impatient(self, call: Visit) -> None:
         if call.deployment is not None:
@@ -309,7 +333,7 @@ class LocalDesk:
         pace_s = eta_s / max(1, model.queue.waiting_of(owner))
         return model.returning.refuse(owner, excess_s, pace_s, now, self._luck())
 
-    def _place(self, call: Visit, now: float) -> Place:
+    def _place(self, call: Visit, now: float, left: tuple[Allowance, ...] = ()) -> Place:
         """Where it stands; 0 when it has started."""
         if call.deployment is None:
             position, eta_s = call.model.where(call.wish.call_id, now)
@@ -319,7 +343,7 @@ class LocalDesk:
             position, eta_s, waited_s, ran_s = 0, 0.0, started_at - call.entered_at, now - started_at
         wish = call.wish
         return Place(
-            wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s
+            wish.call_id, wish.model, position, eta_s, waited_s, ran_s, call.came_at, call.expected_s, left
         )
 
     def _look_around(self, model: ModelQueue) -> None:
@@ -330,15 +354,7 @@ class LocalDesk:
         loop = asyncio.get_running_loop()
         model.looking = loop.call_later(delay_s, self._look_around, model) if waiting else None
 
-    def _tell_first(self, call: Visit) -> None:
-        at = Moment(self._clock(), self._now())
-        self.limiter.allowances(call.wish.subjects, at, functools.partial(self._tell, call))
-
-    def _tell(self, call: Visit, left: Sequence[Allowance] = ()) -> None:
-        """Say where a call stands, and do so again later."""
-        if call.on_place is None or call.deployment is not None or call.wish.call_id not in self._calls:
-            return
-        place = self._place(call, self._clock())
-        call.on_place(msgspec.structs.replace(place, allowances=tuple(left)))
-        delay_s = max(NEXT_PLACE_S, len(call.model.queue) / PLACES_PER_S)
-        call.telling = asyncio.get_running_loop().call_later(delay_s, self._tell, call)
+    def _tell(self, call: Visit, left: Sequence[Allowance]) -> None:
+        """Say where a call stands, if it still waits when its limits have been asked."""
+        if call.on_place is not None and call.deployment is None and call.wish.call_id in self._calls:
+            call.on_place(self._place(call, self._clock(), tuple(left)))

@@ -67,8 +67,8 @@ class Visit:
     """A call at the desk, from its coming to its leaving."""
 
     __slots__ = (
-        "came_at", "deployment", "entered_at", "expected_s", "grant", "is_back", "model", "on_place",
-        "patience", "refusal", "started_at", "telling", "turn", "wish",
+        "came_at", "deployment", "due_in", "entered_at", "expected_s", "grant", "impatient_at", "is_back",
+        "model", "on_place", "refusal", "started_at", "turn", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -86,14 +86,12 @@ class Visit:
         self.grant: Grant | None = None
         self.refusal: SciBoxError | None = None
         self.turn: asyncio.Future[None] | None = None  # done when there is a grant or a refusal
-        self.patience: asyncio.TimerHandle | None = None
-        self.telling: asyncio.TimerHandle | None = None
+        self.impatient_at: float | None = None  # when its patience ends; None: it has not begun to wait
+        self.due_in: set[Visit] | None = None  # those that are to be told their place, or turned away, then
 
     def decide(self) -> None:
         """It need not wait any more."""
-        if self.patience is not None:
-            self.patience.cancel()
-        if self.telling is not None:
-            self.telling.cancel()
+        if self.due_in is not None:
+            self.due_in.discard(self)
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(None)
