@@ -21,8 +21,15 @@ _ENVELOPE = ("id", "created", "model", "system_fingerprint")
 _NOTHING = (b"", b"null", b"[]", b"{}", b'""')
 
 
-class _Delta(Struct):
+# Where none of these names stands, an event says no more than text; looked for in many events at once.
+_MORE = (b'"reasoning', b'"refusal"', b'"tool_calls"', b'"function_call"')
+
+
+class _Delta(Struct, gc=False):
     content: str | None = None
+
+
+class _FullDelta(_Delta, gc=False):
     reasoning_content: Raw = Raw()
     reasoning: Raw = Raw()
     refusal: Raw = Raw()
@@ -30,20 +37,24 @@ class _Delta(Struct):
     function_call: Raw = Raw()
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Event(Struct):
+class _FullChoice(Struct, gc=False):
+    delta: _FullDelta | None = None
+
+
+class _Event(Struct, gc=False):
     choices: list[_Choice] = []
-    id: Raw = Raw()
-    created: Raw = Raw()
-    model: Raw = Raw()
-    system_fingerprint: Raw = Raw()
     usage: Raw = Raw()
+
+
+class _FullEvent(Struct, gc=False):
+    choices: list[_FullChoice] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,9 @@ class Said:
     envelope: Envelope
 
 
-_events = msgspec.json.Decoder(_Event)
+_events = msgspec.json.Decoder(list[_Event])
+_full_events = msgspec.json.Decoder(list[_FullEvent])
+_envelopes = msgspec.json.Decoder(Envelope)
 
 
 class Memory:
@@ -110,33 +123,40 @@ class Memory:
         return Said(self._text, self._deltas, pieces, self._has_ended, self._has_usage, self._envelope)
 
     def _read(self) -> None:
+        """All events at once: one by one they would cost four times as much."""
         raw, self._raw, self._bytes = self._raw, [], 0
-        texts: list[str] = []
+        if not raw or self._is_lost:
+            return
+        joined = b"[" + b",".join(raw) + b"]"
         try:
-            for data in raw:
-                self._note(_events.decode(data), texts)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            events = _events.decode(joined)
+            if any(name in joined for name in _MORE):
+                full = (choice.delta for event in _full_events.decode(joined) for choice in event.choices)
+                self._is_lost |= any(map(_says_more, full))
+            if not self._envelope:
+                told = _envelopes.decode(raw[0])
+                self._envelope = {name: Raw(bytes(told[name])) for name in _ENVELOPE if name in told}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._is_lost = True
-        self._text += "".join(texts)
+            return
+        self._note(events)
         if self._is_lost or len(self._text.encode("utf-8", "surrogatepass")) > self._max:
             self._is_lost, self._text = True, ""
 
-    def _note(self, event: _Event, texts: list[str]) -> None:
-        if not self._envelope:
-            told = {name: getattr(event, name) for name in _ENVELOPE}
-            self._envelope = {name: Raw(bytes(raw)) for name, raw in told.items() if bytes(raw)}
-        self._has_usage |= not event.choices and bytes(event.usage) not in _NOTHING
-        for choice in event.choices:
-            text = choice.text or (choice.delta and choice.delta.content) or ""
-            self._is_lost |= choice.index != 0 or _says_more(choice.delta)
-            self._has_ended |= choice.finish_reason is not None
-            if text:
-                texts.append(text)
-                self._pieces.append(text)
-                self._deltas += 1
+    def _note(self, events: list[_Event]) -> None:
+        choices = [choice for event in events for choice in event.choices]
+        said = [one.text or (one.delta and one.delta.content) or "" for one in choices]
+        texts = [text for text in said if text]
+        self._text += "".join(texts)
+        self._pieces.extend(texts)
+        self._deltas += len(texts)
+        self._is_lost |= any(one.index for one in choices)
+        self._has_ended |= any(one.finish_reason is not None for one in choices)
+        if not all(event.choices for event in events):
+            self._has_usage |= any(not one.choices and bytes(one.usage) not in _NOTHING for one in events)
 
 
-def _says_more(delta: _Delta | None) -> bool:
+def _says_more(delta: _FullDelta | None) -> bool:
     """Whether there is more than text: reasoning, or calls, which no engine goes on with."""
     return delta is not None and any(
         bytes(more) not in _NOTHING
