@@ -7,6 +7,7 @@ from scibox.core.errors import (
     InvalidRequest,
     SciBoxError,
     UpstreamBroken,
+    UpstreamBusy,
     UpstreamMisconfigured,
     UpstreamUnavailable,
 )
@@ -124,7 +125,7 @@ def test_what_is_no_answer_is_an_error(body: bytes) -> None:
         (401, b"", UpstreamMisconfigured),
         (403, b"", UpstreamMisconfigured),
         (404, b'{"error":"no such model"}', UpstreamMisconfigured),
-        (429, b"", UpstreamUnavailable),
+        (429, b"", UpstreamBusy),
         (500, b"<html>", UpstreamBroken),
         (503, b'{"error":{"message":"Loading model"}}', UpstreamUnavailable),
     ],
