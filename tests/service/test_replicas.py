@@ -156,6 +156,7 @@ async def test_now_cuts_what_would_else_be_waited_for(tmp_path: Path, workers: i
         await until(lambda: len(listed(serve)) == 1)
         for task in running:
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)  # or the service waits for them as it ends
 
 
 def in_flight(serve: Serve, name: str) -> int:
