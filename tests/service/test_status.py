@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from scripted import upstream
 from world import world
 
-from live import Serve, free_port, scibox
+from live import Serve, scibox
 
 FAKE = '[models.own]\nkind = "chat"\n[[models.own.deployments]]\nengine = "fake"\n'
 
@@ -46,8 +47,9 @@ def test_a_sound_service_says_so(tmp_path: Path) -> None:
 
 def test_an_upstream_that_is_away(tmp_path: Path) -> None:
     """Started without its upstream, it says so, and is ready by itself when that comes."""
-    port = free_port()
-    with world(tmp_path) as place:
+    with world(tmp_path) as place, socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else gets that port meanwhile
+        port = held.getsockname()[1]
         text = place.config.read_text()
         place.config.write_text(text.replace(place.upstream.url, f"http://127.0.0.1:{port}/v1"))
         with place.service() as serve:
@@ -58,6 +60,7 @@ def test_an_upstream_that_is_away(tmp_path: Path) -> None:
             assert "check that it runs" in words
             reasons = serve.get("/ready")[1]["reasons"]
             assert "127.0.0.1" not in str(reasons)  # anybody may read them
+            held.close()
             with upstream(tmp_path / "late.log", port=port):
                 serve.until(lambda: is_ready(serve), within_s=15)
                 assert broken(serve) == {}
