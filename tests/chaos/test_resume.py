@@ -108,7 +108,7 @@ def assert_undisturbed(found: Told) -> None:
     assert sum(1 for event in found.events if event.get("usage")) == 1
 
 
-@pytest.mark.timeout(3_600)  # of the long form
+@pytest.mark.timeout(3600 if IS_LONG else 300)
 @pytest.mark.parametrize("how", HOWS)
 async def test_wherever_a_stream_breaks_off_it_goes_on_as_if_nothing_had_been(how: How) -> None:
     # Silence costs its deadline each time; before the first event that is the one for the first chunk.
