@@ -109,6 +109,7 @@ async def pair(weights: Path) -> AsyncIterator[Pair]:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(3600 if IS_LONG else 300)
 async def test_the_text_is_the_same_wherever_the_engine_is_killed(models_dir: Path) -> None:
     [weights] = sorted((models_dir / "smollm2-135m-instruct").glob("*.gguf"))
     async with pair(weights) as two:
