@@ -272,8 +272,8 @@ def test_tls_by_certificate_files(data: Path, tmp_path: Path) -> None:
     made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     config = tmp_path / "tls.toml"
     config.write_text(
-        f'[server]\ntls_certificate = "cert.pem"\ntls_key = "key.pem"\n[models.far]\nkind = "chat"\n'
-        f'[[models.far.deployments]]\nurl = "http://127.0.0.1:{free_port()}/v1"\n'
+        '[server]\ntls_certificate = "cert.pem"\ntls_key = "key.pem"\n[models.far]\nkind = "chat"\n'
+        '[[models.far.deployments]]\nurl = "http://127.0.0.1:9/v1"\n'
     )
     context = ssl.create_default_context()
     authority.configure_trust(context)
@@ -289,7 +289,7 @@ def test_tls_by_certificate_files(data: Path, tmp_path: Path) -> None:
 def test_an_upstream_that_is_not_there_is_503(data: Path, tmp_path: Path) -> None:
     config = tmp_path / "far.toml"
     config.write_text(
-        f'[models.far]\nkind = "chat"\n[[models.far.deployments]]\nurl = "http://127.0.0.1:{free_port()}/v1"\n'
+        '[models.far]\nkind = "chat"\n[[models.far.deployments]]\nurl = "http://127.0.0.1:9/v1"\n'
     )
     with Serve(data, "--config", str(config)) as serve:
         serve.until_said("Ready")
